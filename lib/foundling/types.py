@@ -9,7 +9,7 @@ Conventions, everywhere inside the library:
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,12 +81,12 @@ class PatchFeatures:
             )
         return value
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "PatchFeatures":
         """The same features with every tensor on ``device``."""
         moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **moved)
 
-    def __getitem__(self, i: int) -> Self:
+    def __getitem__(self, i: int) -> "PatchFeatures":
         """The features of image ``i`` as a batch of one."""
         rows = slice(i, i + 1) if i != -1 else slice(i, None)
         one: dict[str, Any] = {
