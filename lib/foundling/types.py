@@ -88,10 +88,10 @@ class PatchFeatures:
 
     def __getitem__(self, i: int) -> "PatchFeatures":
         """The features of image ``i`` as a batch of one."""
-        rows = slice(i, i + 1) if i != -1 else slice(i, None)
-        one: dict[str, Any] = {
-            f.name: v[rows] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
-        }
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"image {i} of a batch of {len(self)}")
+        rows = slice(i % len(self), i % len(self) + 1)
+        one: dict[str, Any] = {f.name: v[rows] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         one |= {"names": self.names[rows], "indices": self.indices[rows]}
         if self.images is not None:
             one["images"] = self.images[rows]
