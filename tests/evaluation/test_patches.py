@@ -1,0 +1,61 @@
+"""Patch-level separation against scikit-learn's ROC, by hand, and under a change of scale."""
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from sklearn.metrics import roc_auc_score
+
+from foundling.evaluation.patches import object_patches, similarity_auc
+from foundling.types import Target
+
+
+def target(boxes: list[list[float]], masks: list[np.ndarray] | None = None) -> Target:
+    flags = np.zeros(len(boxes), dtype=bool)
+    rle = None if masks is None else [coco_mask.encode(np.asfortranarray(m.astype(np.uint8))) for m in masks]
+    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    return Target(corners, np.zeros(len(boxes), dtype=np.int64), flags, flags, flags, rle)
+
+
+def test_boxes_cover_the_patches_they_fill_by_more_than_half():
+    inside = object_patches(target([[0, 0, 12, 8], [8, 8, 11, 16]]), grid=(2, 2), patch_size=8)
+    # the first box fills patch 0 and exactly half of patch 1; the second 3/8 of patch 3
+    assert inside.tolist() == [[True, False, False, False], [False, False, False, False]]
+    more = object_patches(target([[0, 0, 12, 8]]), grid=(2, 2), patch_size=8, share=0.4)
+    assert more.tolist() == [[True, True, False, False]]
+
+
+def test_masks_come_before_boxes_and_padding_is_not_covered():
+    mask = np.zeros((10, 10), dtype=bool)
+    mask[:, 8:] = True  # two of the eight pixel columns of the right patches, which reach beyond the image
+    assert not object_patches(target([[0, 0, 10, 10]], [mask]), grid=(2, 2), patch_size=8).any()
+    assert object_patches(target([[0, 0, 10, 10]], [mask]), (2, 2), 8, share=0.2).tolist() == [
+        [False, True, False, False]
+    ]
+
+
+def test_no_objects_no_rows():
+    assert object_patches(target([]), grid=(3, 4), patch_size=8).shape == (0, 12)
+
+
+def test_auc_by_hand():
+    # object patches 0 and 1 point the same way, patch 2 half-way, patch 3 away from both
+    features = np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [-1.0, 0.0]])
+    assert similarity_auc(features, np.array([True, True, False, False])) == 1.0
+    # with patch 3 as the object's second patch, each of the two ranks the other last
+    assert similarity_auc(features, np.array([True, False, False, True])) == 0.0
+
+
+def test_auc_equals_scikit_learn_patch_by_patch(rng):
+    features, inside = rng.normal(size=(40, 6)), rng.random(40) < 0.3
+    features = np.round(features, 1)  # ties between similarities
+    areas = []
+    for p in np.flatnonzero(inside):
+        others = np.arange(40) != p
+        areas.append(roc_auc_score(inside[others], (features @ features[p])[others]))
+    assert similarity_auc(features, inside) == pytest.approx(np.mean(areas), abs=1e-12)
+    assert similarity_auc(3 * features, inside) == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+@pytest.mark.parametrize("inside", [[True, False, False], [False, False, False], [True, True, True]])
+def test_nothing_to_rank_is_none(inside):
+    assert similarity_auc(np.eye(3), np.array(inside)) is None
