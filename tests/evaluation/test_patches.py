@@ -41,13 +41,13 @@ def test_auc_by_hand():
     # object patches 0 and 1 point the same way, patch 2 half-way, patch 3 away from both
     features = np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [-1.0, 0.0]])
     assert similarity_auc(features, np.array([True, True, False, False])) == 1.0
-    # with patch 3 as the object's second patch, each of the two ranks the other last
-    assert similarity_auc(features, np.array([True, False, False, True])) == 0.0
+    # with patch 3 as the second patch: 0 ranks it last (0); 3 ranks 0 level with 1 and below 2 (a half of two: 0.25)
+    assert similarity_auc(features, np.array([True, False, False, True])) == 0.125
 
 
 def test_auc_equals_scikit_learn_patch_by_patch(rng):
-    features, inside = rng.normal(size=(40, 6)), rng.random(40) < 0.3
-    features = np.round(features, 1)  # ties between similarities
+    features = rng.integers(-3, 4, size=(40, 6)).astype(float)  # whole numbers: exact ties between similarities
+    inside = rng.random(40) < 0.3
     areas = []
     for p in np.flatnonzero(inside):
         others = np.arange(40) != p
