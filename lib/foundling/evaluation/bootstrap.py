@@ -1,0 +1,90 @@
+"""Intervals that say how much a mean over images would move with other images of the same kind."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import bootstrap
+
+from foundling.types import ParameterError
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+_DRAWS = 2_000_000  # indices drawn at a time: bounds the memory at some tens of megabytes whatever the dataset's size
+
+
+class Interval(NamedTuple):
+    """A number with its interval; all three are ``None`` where there was nothing to measure."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def mean_interval(
+    values: Float[np.ndarray, " image"],
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The mean of ``values`` (one number an image) with its percentile bootstrap interval over images.
+
+    Images are drawn with replacement ``resamples`` times; the same ``seed`` gives the same interval. No image gives
+    ``Interval(None, None, None)``. Where all values are equal, one image included, resampling cannot vary: the
+    interval has no width, which then says nothing about other images.
+
+    Raises :class:`ParameterError` for a nan or infinite value, and for a ``confidence`` outside 0..1.
+    """
+    if not 0 < confidence < 1:
+        raise ParameterError(f"confidence is {confidence}: choose a share between 0 and 1, such as 0.95")
+    if not np.isfinite(values).all():
+        raise ParameterError(
+            f"{int((~np.isfinite(values)).sum())} of {len(values)} values are not finite: leave those images out first"
+        )
+    if len(values) == 0:
+        return Interval(None, None, None)
+    exact = values.astype(np.float64)
+    if np.ptp(exact) == 0:
+        return Interval(float(exact[0]), float(exact[0]), float(exact[0]))
+    drawn = bootstrap(
+        (exact,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, _DRAWS // len(exact)),
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return Interval(float(exact.mean()), float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))
+
+
+def paired_difference(
+    hits_a: Bool[np.ndarray, " image_a"],
+    hits_b: Bool[np.ndarray, " image_b"],
+    counted: Bool[np.ndarray, " image_c"] | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """How many percentage points A hits more often than B on the same images, with its bootstrap interval.
+
+    ``hits_a`` and ``hits_b`` say image by image whether each method hit; ``counted`` (default: all) leaves images
+    without ground truth out. The difference is resampled image by image, so that what makes an image easy or hard for
+    both methods cancels; an interval that contains 0 does not tell the methods apart.
+
+    Raises :class:`ParameterError` where the numbers of images differ.
+    """
+    kept = np.ones(len(hits_a), dtype=bool) if counted is None else counted
+    if not len(hits_a) == len(hits_b) == len(kept):
+        raise ParameterError(
+            f"paired methods need the same images: hits_a has {len(hits_a)}, hits_b {len(hits_b)}, counted {len(kept)}"
+        )
+    gain = hits_a[kept].astype(np.float64) - hits_b[kept].astype(np.float64)  # 1, 0 or -1 an image
+    return percent(mean_interval(gain, confidence=confidence, resamples=resamples, seed=seed))
+
+
+def percent(interval: Interval) -> Interval:
+    """The interval times 100."""
+    return Interval(*(None if number is None else 100 * number for number in interval))
