@@ -17,27 +17,13 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from foundling.errors import DataMissing as DataMissing
+from foundling.errors import FoundlingError as FoundlingError
+from foundling.errors import ImageError as ImageError
+from foundling.errors import ParameterError as ParameterError
+from foundling.errors import WeightsError as WeightsError
+
 FACETS = ("keys", "queries", "values", "tokens", "cls", "attention", "images")
-
-
-class FoundlingError(Exception):
-    """Something the user can mend: the message names the value or file, what is wrong with it and what to do."""
-
-
-class ImageError(FoundlingError):
-    """An image file cannot be used."""
-
-
-class DataMissing(FoundlingError):
-    """A dataset, or part of it, is not where it is expected."""
-
-
-class WeightsError(FoundlingError):
-    """A network's weights are missing or do not fit."""
-
-
-class ParameterError(FoundlingError):
-    """A parameter is unknown, has the wrong type or lies outside its legal values."""
 
 
 @dataclass(frozen=True)
