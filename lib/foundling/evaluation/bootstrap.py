@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import bootstrap
 
-from foundling.types import ParameterError
+from foundling.errors import ParameterError
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+RESAMPLES = 5000
 _DRAWS = 2_000_000  # indices drawn at a time: bounds the memory at some tens of megabytes whatever the dataset's size
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from foundling.errors import ParameterError
 from foundling.evaluation.bootstrap import CONFIDENCE, RESAMPLES, mean_interval, percent
 from foundling.evaluation.boxes import iou
-from foundling.types import ParameterError, Target
+from foundling.types import Target
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ def corloc(
 
     ``boxes`` are (x0, y0, x1, y1) in pixels of the annotated images; a row of nan (the method failed) is a miss where
     the image counts. ``targets`` holds each image's ground truth, in the same order; ``None`` or a target without any
-    object that is not a crowd leaves the image out of the count. Difficult and truncated objects do count, as published;
-    a dataset's ``_noh`` splits leave them out. A hit has an IoU of at least ``threshold`` with any object.
+    object that is not a crowd leaves the image out of the count. Difficult and truncated objects do count, as
+    published; a dataset's ``_noh`` splits leave them out. A hit has an IoU of at least ``threshold`` with any object.
 
     Raises :class:`ParameterError` where the numbers of boxes and targets differ, or ``threshold`` is outside 0..1.
     """
@@ -85,7 +86,7 @@ def corloc_by_class(
     for c, name in enumerate(categories):
         counted = np.array([bool((found == c).any()) for found in labels], dtype=bool)
         overlaps = np.zeros(len(boxes))
-        for i in np.flatnonzero(counted):
+        for i in map(int, np.flatnonzero(counted)):
             overlaps[i] = _best(boxes[i], targets[i], c)
         results[name] = _result(counted, overlaps, threshold, confidence, resamples, seed)
     return results
@@ -99,7 +100,7 @@ def _check(boxes: Float[np.ndarray, "image 4"], targets: Sequence[Target | None]
 
 
 def _best(box: Float[np.ndarray, " 4"], target: Target | None, label: int | None) -> float:
-    """The IoU of ``box`` with the object it overlaps best, among those of class ``label`` (``None``: all), crowds never."""
+    """The IoU of ``box`` with the object it overlaps best: of class ``label``, or any where ``None``; crowds never."""
     if target is None:
         return 0.0
     objects = ~target.crowd if label is None else ~target.crowd & (target.labels == label)

@@ -1,0 +1,125 @@
+"""Charts of numbers. Each function draws data on an axis and returns the axis; a number that is missing says "n/a"."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from foundling.errors import ParameterError
+from foundling.report.style import ACCENT, FOUND, INK, QUIET, as_array
+from foundling.report.tables import format_cell
+
+Numbers = Sequence[float | None]
+
+
+def bar_intervals(
+    ax: Axes,
+    names: Sequence[str],
+    values: Numbers,
+    lows: Numbers | None = None,
+    highs: Numbers | None = None,
+    published: Numbers | None = None,
+    *,
+    xlabel: str = "CorLoc (%)",
+    title: str | None = None,
+    xlim: tuple[float, float] | None = None,
+) -> Axes:
+    """Horizontal bars, first name on top, each with its interval, and the published value as a diamond.
+
+    All lists are as long as ``names``; ``None`` is a missing number. The value is printed at the right of each bar.
+    """
+    for what, given in (("values", values), ("lows", lows), ("highs", highs), ("published", published)):
+        if given is not None and len(given) != len(names):
+            raise ParameterError(f"{len(names)} bars but {len(given)} {what}: give one a bar, None where it is missing")
+    value, rows = _floats(values), np.arange(len(names))
+    low = value if lows is None else _floats(lows)
+    high = value if highs is None else _floats(highs)
+    ax.barh(rows, np.nan_to_num(value), height=0.62, color=ACCENT, alpha=0.8, zorder=2)
+    spread = np.stack([value - low, high - value]).clip(min=0)  # [2, bar]
+    if lows is not None:
+        ax.errorbar(value, rows, xerr=spread, fmt="none", ecolor=INK, elinewidth=1.3, capsize=3.5, zorder=4)
+    printed = np.full(len(names), np.nan) if published is None else _floats(published)
+    if np.isfinite(printed).any():
+        ax.plot(
+            printed, rows, "D", color=FOUND, markeredgecolor="white", markersize=8, zorder=5, label="published"
+        )  # fmt: skip
+        ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.13), handletextpad=0.3, borderaxespad=0.6)
+    ends = np.nanmax(np.stack([np.nan_to_num(value), np.nan_to_num(high), np.nan_to_num(printed)]), axis=0)
+    for row, (end, number) in enumerate(zip(ends, values, strict=True)):
+        ax.annotate(format_cell(number), (end, row), (8, 0), textcoords="offset points", va="center", color=INK)
+    _axis(ax, xlabel, title)
+    ax.set_yticks(rows, labels=list(names))
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(names) - 0.45, -0.55)
+    ax.set_xlim(*(xlim or (0, max(float(ends.max(initial=0)) * 1.14, 1))))
+    ax.grid(axis="x")
+    return ax
+
+
+def line_with_band(
+    ax: Axes,
+    x: Sequence[float],
+    values: Numbers,
+    lows: Numbers | None = None,
+    highs: Numbers | None = None,
+    *,
+    published: Numbers | None = None,
+    label: str | None = None,
+    color: str = ACCENT,
+    xlabel: str = "",
+    ylabel: str = "CorLoc (%)",
+    title: str | None = None,
+) -> Axes:
+    """A line over ``x`` (a sweep of k, for instance) with the band between ``lows`` and ``highs`` and published points.
+
+    Call it again on the same axis for another line, with its own ``label`` and ``color``.
+    """
+    where, value = as_array(x).astype(np.float64), _floats(values)
+    if lows is not None and highs is not None:
+        ax.fill_between(where, _floats(lows), _floats(highs), color=color, alpha=0.18, linewidth=0)
+    ax.plot(where, value, "o-", color=color, linewidth=1.8, markersize=5, label=label)
+    if published is not None:
+        ax.plot(
+            where, _floats(published), "D", color=FOUND, markeredgecolor="white", markersize=8, label="published"
+        )  # fmt: skip
+    _axis(ax, xlabel, title)
+    ax.set_ylabel(ylabel)
+    ax.grid(axis="y")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend()
+    return ax
+
+
+def gap_histogram(ax: Axes, gaps: Any, tie: float = 1e-6, *, xlabel: str, title: str | None = None) -> Axes:
+    """How near to a tie the images' eigenvalue gaps are, on a logarithmic axis, with the tie bound marked.
+
+    ``gaps`` [image] are not negative; those below ``tie`` leave the cut undefined and are counted in the legend, and
+    those of exactly 0 are drawn at the left edge. Missing (nan) gaps are left out, and the legend says how many.
+    """
+    every = as_array(gaps).astype(np.float64).ravel()
+    known = every[np.isfinite(every)]
+    floor = min(tie / 10, known[known > 0].min(initial=tie))
+    shown = np.maximum(known, floor)
+    edges = np.geomspace(floor, max(shown.max(initial=tie * 10), tie * 10) * 1.0001, 31)
+    ax.hist(shown, bins=edges.tolist(), color=ACCENT, alpha=0.8)
+    missing = "" if len(known) == len(every) else f"; {len(every) - len(known)} not available"
+    ties = int((known < tie).sum())
+    ax.axvline(tie, color=FOUND, linewidth=1.6, label=f"tie below {tie:g}: {ties} of {len(known)} images{missing}")
+    ax.set_xscale("log")
+    _axis(ax, xlabel, title)
+    ax.set_ylabel("images")
+    ax.grid(axis="y")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    return ax
+
+
+def _floats(values: Numbers) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _axis(ax: Axes, xlabel: str, title: str | None) -> None:
+    ax.set_xlabel(xlabel)
+    ax.tick_params(color=QUIET)
+    if title is not None:
+        ax.set_title(title)
