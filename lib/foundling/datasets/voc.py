@@ -1,0 +1,143 @@
+"""PASCAL VOC 2007 and 2012 in the layout of the VOCdevkit: detection splits and their boxes."""
+
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from foundling import paths
+from foundling.datasets.base import Dataset, describe, files_present, tidy_boxes
+from foundling.datasets.images import AnyPath, image_size
+from foundling.errors import DataMissing, ImageError
+from foundling.types import Sample, Target
+
+CATEGORIES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+YEARS = (2007, 2012)
+NO_HARD = "_noh"
+Problems = defaultdict[str, list[str]]
+
+
+class Object(NamedTuple):
+    """One ``object`` element: corners by LOST's convention, index into ``CATEGORIES``, flags."""
+
+    box: tuple[float, float, float, float]
+    label: int
+    difficult: bool
+    truncated: bool
+
+
+def open_voc(year: int, split: str, root: AnyPath | None = None) -> Dataset:
+    """The images of a VOC detection split (``ImageSets/Main``), with the boxes of their ``object`` elements.
+
+    Boxes follow LOST: ``(xmin − 1, ymin − 1, xmax, ymax)``, which turns VOC's one-based inclusive pixels into
+    half-open ones; boxes of ``part`` elements do not count. Difficult and truncated objects are kept and flagged; a
+    split that ends in ``_noh`` drops both, and then the images left without any object (LOST, appendix B.1).
+    ``root`` is ``VOC<year>`` itself, a ``VOCdevkit``, or a folder that holds either; by default ``voc`` in the data
+    folder. Sample names are file names.
+
+    Raises :class:`DataMissing` if the dataset, the split or every image is missing.
+    """
+    home = find_voc(year, paths.data_dir() / "voc" if root is None else Path(root))
+    base = split.removesuffix(NO_HARD)
+    problems: Problems = defaultdict(list)
+    ids = _split_ids(home, base)
+    here = files_present(home / "JPEGImages", [f"{i}.jpg" for i in ids])
+    samples = []
+    for i in ids:
+        if f"{i}.jpg" not in here:
+            problems["image missing on disk (dropped)"].append(f"{i}.jpg")
+        elif (target := _target(home, i, base != split, problems)) is not None:
+            samples.append(Sample(f"{i}.jpg", home / "JPEGImages" / f"{i}.jpg", int(i.replace("_", "")), target))
+    if not samples:
+        raise DataMissing(f"{home}: none of the {len(ids)} images of split {split!r} is usable; {_hint(year)}")
+    category_ids = tuple(range(1, len(CATEGORIES) + 1))
+    return Dataset(f"voc{year % 100:02}", split, tuple(samples), CATEGORIES, True, describe(problems), category_ids)
+
+
+def find_voc(year: int, root: Path) -> Path:
+    """The folder ``VOC<year>`` at or below ``root``; raises :class:`DataMissing` listing where it was looked for."""
+    name = f"VOC{year}"
+    # the last but one is where the code of LOST keeps it
+    tried = [root / "VOCdevkit" / name, root / name, root / name / "VOCdevkit" / name, root]
+    if root.name in {f"VOC{other}" for other in YEARS if other != year}:
+        tried.remove(root)
+    for folder in tried:
+        if (folder / "ImageSets" / "Main").is_dir() and (folder / "JPEGImages").is_dir():
+            return folder
+    listed = "".join(f"\n  {folder}" for folder in tried)
+    raise DataMissing(f"{name} not found; looked for ImageSets/Main and JPEGImages in:{listed}\n{_hint(year)}")
+
+
+def _hint(year: int) -> str:
+    return f"get it with: foundling data voc{year % 100:02}, or give root=, the folder that holds VOC{year}"
+
+
+def _split_ids(home: Path, split: str) -> list[str]:
+    file = home / "ImageSets" / "Main" / f"{split}.txt"
+    if not file.is_file():
+        present = sorted(other.stem for other in file.parent.glob("*.txt") if "_" not in other.stem)
+        raise DataMissing(f"{file}: no such split file; present here: {', '.join(present) or 'none'}")
+    return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+
+
+def _target(home: Path, image: str, easy_only: bool, problems: Problems) -> Target | None:
+    """Ground truth of one image; ``None`` if its annotation is unusable or leaves no object where one is needed."""
+    file = home / "Annotations" / f"{image}.xml"
+    name = f"{image}.jpg"
+    if not file.is_file():
+        problems["image without an annotation file (dropped)"].append(name)
+        return None
+    try:
+        root = ElementTree.parse(file).getroot()
+        size = _size(root) or image_size(home / "JPEGImages" / name)
+    except ElementTree.ParseError as error:
+        problems["malformed annotation file (image dropped)"].append(f"{file}, {error}")
+        return None
+    except ImageError as error:
+        problems["image of unknown size (dropped)"].append(str(error))
+        return None
+    rows = [row for element in root.findall("object") if (row := _object(element, name, problems))]
+    if easy_only:
+        rows = [row for row in rows if not (row.difficult or row.truncated)]
+        if not rows:
+            return None
+    return _assemble(rows, size, name, problems)
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+    height, width = root.findtext("size/height", ""), root.findtext("size/width", "")
+    return (int(height), int(width)) if height.isdecimal() and width.isdecimal() and int(height) * int(width) else None
+
+
+def _object(element: ElementTree.Element, name: str, problems: Problems) -> Object | None:
+    category = element.findtext("name", "").strip()
+    if category not in CATEGORIES:
+        problems["object of a category that VOC does not have (dropped)"].append(f"{name} ({category!r})")
+        return None
+    try:
+        x0, y0, x1, y1 = (float(element.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    except ValueError:
+        problems["object without a box of four numbers (dropped)"].append(name)
+        return None
+    flags = (element.findtext(flag, "0").strip() == "1" for flag in ("difficult", "truncated"))
+    return Object((x0 - 1, y0 - 1, x1, y1), CATEGORIES.index(category), *flags)
+
+
+def _assemble(rows: list[Object], size: tuple[int, int], name: str, problems: Problems) -> Target:
+    boxes = np.array([row.box for row in rows], dtype=np.float64).reshape(-1, 4)
+    boxes, keep, clipped = tidy_boxes(boxes, size)
+    problems["box reaching outside its image (clipped)"] += [name] * int(clipped.sum())
+    problems["box without area inside its image (dropped)"] += [name] * int((~keep).sum())
+    rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
+    return Target(
+        boxes=boxes[keep],
+        labels=np.array([row.label for row in rows], dtype=np.int64),
+        difficult=np.array([row.difficult for row in rows], dtype=bool),
+        truncated=np.array([row.truncated for row in rows], dtype=bool),
+        crowd=np.zeros(len(rows), dtype=bool),
+    )
