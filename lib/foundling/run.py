@@ -1,0 +1,246 @@
+"""The contract of a notebook run: checked parameters in; figures, tables, metrics and provenance out.
+
+In a notebook, after the cell tagged ``parameters``::
+
+    run = start("02_single_object_discovery", globals())
+    dataset, backbone = run.open_dataset(), run.load_backbone()
+    run.figure(fig, "gallery", "Boxes that hit.")
+    run.metric("corloc.lost", 61.9, 60.5, 63.2)
+    run.finish()
+
+As a batch: ``python -m foundling.run 02_single_object_discovery --study voc07``.
+"""
+
+import json
+import math
+import os
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from foundling import provenance
+from foundling.errors import ParameterError
+from foundling.parameters import Parameters, check_methods, model_of, split_backbone, validate
+from foundling.paths import REPORTS, ROOT
+from foundling.report.style import save_figure, write_bytes
+from foundling.report.tables import read_captions, write_caption, write_table
+
+BATCH = "FOUNDLING_BATCH"  # set by the batch runner: the name under which finish() leaves the metrics
+NAME = re.compile(r"[A-Za-z0-9_@:-]+(\.[A-Za-z0-9_@:-]+)*")
+
+
+@dataclass
+class Run:
+    """One run of one notebook: its parameters, and where its results go.
+
+    Cells may be run again: a figure, table or metric of the same name takes the place of the earlier one.
+    """
+
+    notebook: str
+    parameters: Any  # the notebook's own model of foundling.parameters
+    folder: Path
+    started: str = field(default_factory=provenance.now)
+    clock: float = field(default_factory=time.perf_counter)
+    metrics: dict[str, float] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def open_dataset(self) -> Any:
+        """The dataset the parameters name, cut to ``limit`` images; raises if it holds none."""
+        from foundling.datasets import open_dataset
+
+        dataset = open_dataset(self.parameters.dataset, **dataset_options(self.parameters))
+        dataset = dataset.subset(limit=self.parameters.limit or None)
+        if not len(dataset):
+            raise ParameterError(f"dataset {dataset.name!r} holds no images: check root and split")
+        self.note(dataset={"name": dataset.name, "split": dataset.split, "images": len(dataset)})
+        for problem in dataset.problems:
+            print(f"{dataset.name}: {problem}")
+        return dataset
+
+    def load_backbone(self, name: str | None = None) -> Any:
+        """The backbone the parameters name, or another (``"dino_vits16"``, ``"scenes_odin:random"``)."""
+        from foundling.backbones import load_backbone
+
+        base, weights = split_backbone(name) if name else (self.parameters.backbone, self.parameters.weights)
+        device = None if self.parameters.device == "auto" else self.parameters.device
+        backbone = load_backbone(base, weights=weights, device=device, seed=self.parameters.seed)
+        self.weights(backbone, label=name)
+        return backbone
+
+    def weights(self, backbone: Any, label: str | None = None) -> None:
+        """Note which weights a backbone carries (``load_backbone`` of this class does so itself)."""
+        entry = {"weights": str(backbone.weights), "checksum": backbone.checksum}
+        self.facts.setdefault("weights", {})[label or backbone.name] = entry
+        self.facts["device"] = provenance.device_name(str(backbone.device))
+
+    def figure(self, fig: Figure, name: str, caption: str) -> Path:
+        """Save ``fig`` as ``figures/<name>.png`` with its caption; returns the path."""
+        path = save_figure(fig, self.folder / "figures" / f"{_file_name(name)}.png")
+        write_caption(path, caption)
+        return path
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], caption: str, **options: Any) -> Path:
+        """Save ``rows`` as ``tables/<name>.csv`` with its caption; ``options`` as for ``report.tables.write_table``."""
+        return write_table(self.folder / "tables" / _file_name(name), rows, caption, **options)
+
+    def metric(
+        self, name: str, value: float | None, low: float | None = None, high: float | None = None, reason: str = ""
+    ) -> None:
+        """Note a number under a dotted name, with its interval if it has one.
+
+        ``None`` means not available (``reason`` says why): it is left out of the metrics and listed in the provenance.
+        Raises :class:`ParameterError` for a number that is not finite, half an interval, or a name that is not dotted
+        words.
+        """
+        if not NAME.fullmatch(name):
+            raise ParameterError(f"metric name {name!r}: use words of letters, digits and _, joined by dots")
+        if (low is None) != (high is None):
+            raise ParameterError(f"metric {name!r} has half an interval (low {low}, high {high}): give both or neither")
+        for key in (name, f"{name}.low", f"{name}.high"):
+            self.metrics.pop(key, None)
+        self.unavailable.pop(name, None)
+        if value is None:
+            self.unavailable[name] = reason or "not available"
+            return
+        self.metrics[name] = _finite(name, value)
+        if low is not None and high is not None:
+            self.metrics[f"{name}.low"] = _finite(f"{name}.low", low)
+            self.metrics[f"{name}.high"] = _finite(f"{name}.high", high)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to the provenance: ``run.note(seconds_per_image=0.08, failures=[…])``."""
+        self.facts |= facts
+
+    def finish(self) -> None:
+        """Write provenance and metrics; raises if there are none, for a run that measures nothing has gone wrong."""
+        if not self.metrics and not self.unavailable:
+            raise ParameterError(f"{self.notebook} finishes without a single metric: call run.metric(…) before")
+        seconds = time.perf_counter() - self.clock
+        _write_json(self.folder / "provenance.json", self._provenance(seconds))
+        _write_json(self.folder / os.environ.get(BATCH, "metrics.json"), self.metrics)
+        print(f"{self.notebook}: {len(self.metrics)} metrics in {seconds:.0f} s, in {_shown(self.folder)}")
+
+    def _provenance(self, seconds: float) -> dict[str, Any]:
+        return {
+            "notebook": self.notebook,
+            "study": self.parameters.study,
+            "parameters": self.parameters.model_dump(mode="json", exclude={"out"}),
+            "versions": provenance.versions(),
+            **provenance.commit(),
+            "device": None,
+            "seeds": dict.fromkeys(("python", "numpy", "torch"), self.parameters.seed),
+            "weights": {},
+            "dataset": None,
+            "seconds_per_image": None,
+            **self.facts,
+            "not_available": self.unavailable,
+            "started": self.started,
+            "finished": provenance.now(),
+            "seconds": round(seconds, 1),
+        }
+
+
+def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
+    """Check the parameters found in ``namespace`` (a notebook's ``globals()``), seed everything, and open a run.
+
+    Results of an earlier run in the same folder are removed. Raises :class:`ParameterError` that lists every
+    parameter that is missing or wrong.
+    """
+    parameters = read_parameters(notebook, namespace)
+    if hasattr(parameters, "methods"):
+        check_methods(parameters.methods, f"notebook {notebook}")
+    run = Run(notebook, parameters, output_folder(notebook, parameters))
+    seed_everything(parameters.seed)
+    clear_results(run.folder)
+    state = provenance.commit()
+    modified = ", modified" if state["modified"] else ""
+    print(f"study {parameters.study} · {notebook} · seed {parameters.seed} · results in {_shown(run.folder)}")
+    found = provenance.versions()
+    print(
+        f"foundling {found['foundling']} (commit {(state['commit'] or 'unknown')[:9]}{modified}) · "
+        f"Python {found['python']} · torch {found['torch']} · timm {found['timm']}"
+    )
+    return run
+
+
+def read_parameters(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
+    """The parameters of ``notebook`` among a notebook's variables; all must be there."""
+    fields = model_of(notebook).model_fields
+    if absent := [name for name in fields if name not in namespace]:
+        raise ParameterError(
+            f"notebook {notebook}: the parameters cell lacks {', '.join(absent)}: run it, or restore it"
+        )
+    return validate(notebook, {name: namespace[name] for name in fields})
+
+
+def output_folder(notebook: str, parameters: Parameters) -> Path:
+    """Where the results go: ``out``, or ``reports/<study>/<notebook>``."""
+    return Path(parameters.out).expanduser().absolute() if parameters.out else REPORTS / parameters.study / notebook
+
+
+def dataset_options(parameters: Parameters) -> dict[str, Any]:
+    """The arguments of ``open_dataset`` after the name; a relative ``root`` is taken from the checkout's folder."""
+    options: dict[str, Any] = {"split": parameters.split or None, "root": _from_root(parameters.root)}
+    if parameters.dataset == "scenes":
+        options["size"] = parameters.size
+    if parameters.dataset == "coco":
+        options["annotations"] = _from_root(parameters.annotations)
+    return options
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and ask torch for results that repeat."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries draw from it
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def clear_results(folder: Path) -> None:
+    """Remove what an earlier run left: its metrics, provenance, figures and tables (files it listed, no others)."""
+    for part, suffix in (("figures", ".png"), ("tables", ".csv")):
+        for name in read_captions(folder / part):
+            (folder / part / f"{name}{suffix}").unlink(missing_ok=True)
+        (folder / part / "captions.json").unlink(missing_ok=True)
+    for name in ("metrics.json", "provenance.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _from_root(path: str) -> Path | None:
+    return ROOT / Path(path).expanduser() if path else None
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ParameterError(f"{name!r} names a file: use letters, digits, _ and - only")
+    return name
+
+
+def _finite(name: str, value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ParameterError(
+            f"metric {name!r} is {number}: a metric is a finite number, or None if it is not available"
+        )
+    return number
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
