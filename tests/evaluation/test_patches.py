@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 from sklearn.metrics import roc_auc_score
 
-from foundling.evaluation.patches import object_patches, similarity_auc
-from foundling.types import Target
+from foundling.evaluation.patches import largest_object, object_patches, similarity_auc
+from foundling.types import PatchFeatures, Target
 
 
 def target(boxes: list[list[float]], masks: list[np.ndarray] | None = None) -> Target:
@@ -16,25 +17,47 @@ def target(boxes: list[list[float]], masks: list[np.ndarray] | None = None) -> T
     return Target(corners, np.zeros(len(boxes), dtype=np.int64), flags, flags, flags, rle)
 
 
+def features(grid: tuple[int, int], size: tuple[int, int], original: tuple[int, int] | None = None) -> PatchFeatures:
+    sizes = torch.tensor([size])
+    return PatchFeatures(grid, 8, sizes, torch.tensor([original]) if original else sizes, ("a",), (0,))
+
+
 def test_boxes_cover_the_patches_they_fill_by_more_than_half():
-    inside = object_patches(target([[0, 0, 12, 8], [8, 8, 11, 16]]), grid=(2, 2), patch_size=8)
+    truth = target([[0, 0, 12, 8], [8, 8, 11, 16]])
     # the first box fills patch 0 and exactly half of patch 1; the second 3/8 of patch 3
+    inside = object_patches(features((2, 2), (16, 16)), truth)
     assert inside.tolist() == [[True, False, False, False], [False, False, False, False]]
-    more = object_patches(target([[0, 0, 12, 8]]), grid=(2, 2), patch_size=8, share=0.4)
-    assert more.tolist() == [[True, True, False, False]]
+    more = object_patches(features((2, 2), (16, 16)), truth, share=0.4)
+    assert more.tolist() == [[True, True, False, False], [False, False, False, False]]
 
 
 def test_masks_come_before_boxes_and_padding_is_not_covered():
     mask = np.zeros((10, 10), dtype=bool)
     mask[:, 8:] = True  # two of the eight pixel columns of the right patches, which reach beyond the image
-    assert not object_patches(target([[0, 0, 10, 10]], [mask]), grid=(2, 2), patch_size=8).any()
-    assert object_patches(target([[0, 0, 10, 10]], [mask]), (2, 2), 8, share=0.2).tolist() == [
-        [False, True, False, False]
-    ]
+    truth = target([[0, 0, 10, 10]], [mask])
+    assert not object_patches(features((2, 2), (10, 10)), truth).any()
+    assert object_patches(features((2, 2), (10, 10)), truth, share=0.2).tolist() == [[False, True, False, False]]
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_objects_shrink_with_their_image(masks):
+    mask = np.zeros((32, 32), dtype=bool)
+    mask[:16, 16:] = True
+    truth = target([[16, 0, 32, 16]], [mask] if masks else None)
+    shrunk = object_patches(features((2, 2), (16, 16), original=(32, 32)), truth)
+    assert shrunk.tolist() == [[False, True, False, False]]
 
 
 def test_no_objects_no_rows():
-    assert object_patches(target([]), grid=(3, 4), patch_size=8).shape == (0, 12)
+    inside = object_patches(features((3, 4), (24, 32)), target([]))
+    assert inside.shape == (0, 12)
+    assert largest_object(inside) is None
+
+
+def test_the_largest_object_is_the_one_with_most_patches():
+    inside = np.array([[True, False, False], [False, True, True], [True, True, False]])
+    assert largest_object(inside).tolist() == [False, True, True]
+    assert largest_object(np.zeros((2, 3), dtype=bool)) is None
 
 
 def test_auc_by_hand():

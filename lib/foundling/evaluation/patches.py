@@ -1,34 +1,50 @@
 """How well patch features tell an object from the rest of its image, measured on patches, without any method."""
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 from pycocotools import mask as coco_mask
 from scipy.stats import rankdata
 
-from foundling.types import Target
+from foundling.types import PatchFeatures, Target
 
 
-def object_patches(
-    target: Target, grid: tuple[int, int], patch_size: int, share: float = 0.5
-) -> Bool[np.ndarray, "object patch"]:
-    """Which patches each object covers by more than ``share`` of their area (masks where there are any, else boxes).
+def object_patches(features: PatchFeatures, target: Target, share: float = 0.5) -> Bool[np.ndarray, "object patch"]:
+    """Which patches of one image each object covers by more than ``share`` of their area.
 
-    ``grid`` is (rows, columns) and ``patch_size`` pixels of the annotated image; the last row and column may reach
-    beyond the image, and what lies outside counts as not covered. An empty target gives an array of no rows.
+    ``features`` is a batch of one image and ``target`` its ground truth, in pixels of the original image; masks are
+    used where there are any, else boxes. What lies in the padding counts as not covered. An empty target gives an
+    array of no rows.
     """
-    rows, columns = grid
+    rows, columns = features.grid
+    size = features.patch_size
+    seen, original = features.image_sizes[0].tolist(), features.original_sizes[0].tolist()
     inside = np.zeros((len(target), rows * columns), dtype=bool)
     for i in range(len(target)):
-        canvas = np.zeros((rows * patch_size, columns * patch_size), dtype=np.float32)
-        if target.masks is not None:
-            mask = coco_mask.decode(target.masks[i])[: canvas.shape[0], : canvas.shape[1]]
-            canvas[: mask.shape[0], : mask.shape[1]] = mask
-        else:
-            x0, y0, x1, y1 = np.round(target.boxes[i]).astype(int)
-            canvas[y0:y1, x0:x1] = 1
-        cells = canvas.reshape(rows, patch_size, columns, patch_size)  # [row, y, column, x]
+        mask = _object_mask(target, i, (original[0], original[1]))
+        if seen != original:
+            mask = cv2.resize(mask, (seen[1], seen[0]), interpolation=cv2.INTER_AREA)
+        canvas = np.zeros((rows * size, columns * size), dtype=np.float32)
+        canvas[: seen[0], : seen[1]] = mask
+        cells = canvas.reshape(rows, size, columns, size)  # [row, y, column, x]
         inside[i] = (cells.mean(axis=(1, 3)) > share).reshape(-1)
     return inside
+
+
+def _object_mask(target: Target, i: int, size: tuple[int, int]) -> Float[np.ndarray, "height width"]:
+    if target.masks is not None:
+        return coco_mask.decode(target.masks[i]).astype(np.float32)
+    mask = np.zeros(size, dtype=np.float32)
+    x0, y0, x1, y1 = np.round(target.boxes[i]).astype(int)
+    mask[y0:y1, x0:x1] = 1
+    return mask
+
+
+def largest_object(inside: Bool[np.ndarray, "object patch"]) -> Bool[np.ndarray, " patch"] | None:
+    """The patches of the object that covers most of them (the first of equals); None if no object covers a patch."""
+    if not inside.any():
+        return None
+    return inside[int(np.argmax(inside.sum(axis=1)))]
 
 
 def similarity_auc(features: Float[np.ndarray, "patch channel"], inside: Bool[np.ndarray, " patch"]) -> float | None:
