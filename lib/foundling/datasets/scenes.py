@@ -163,7 +163,7 @@ def _draw_file(
 
 
 def _background(rng: np.random.Generator, size: int) -> tuple[Float[np.ndarray, "h w 3"], list[tuple[float, float]]]:
-    count = int(rng.choice([2, 3], p=[0.4, 0.6]))
+    count = int(rng.choice([2, 3], p=[0.5, 0.5]))
     weights = region_map(rng, size, count)
     canvas = np.zeros((size, size, 3), np.float32)
     tones = []
@@ -179,12 +179,12 @@ def _background(rng: np.random.Generator, size: int) -> tuple[Float[np.ndarray, 
 
 
 def _light(rng: np.random.Generator, size: int) -> Float[np.ndarray, "h w"]:
-    return 1.0 + 0.28 * noise(rng, size, 2) + 0.12 * noise(rng, size, 4)
+    return 1.0 + 0.2 * noise(rng, size, 2) + 0.12 * noise(rng, size, 4)
 
 
 def _place(rng: np.random.Generator, kind: str, tones: list[tuple[float, float]]) -> list[Placed]:
     count = 1 if kind == "single" else int(rng.integers(2, 7))
-    low, high = (0.17, 0.33) if kind == "single" else (0.11, 0.25 - 0.015 * count)
+    low, high = (0.18, 0.35) if kind == "single" else (0.11, 0.25 - 0.015 * count)
     same = kind == "multi" and rng.uniform() < 0.4
     first = int(rng.integers(len(CATEGORIES)))
     objects: list[Placed] = []
@@ -214,7 +214,7 @@ def _place(rng: np.random.Generator, kind: str, tones: list[tuple[float, float]]
 
 
 def _object_colours(rng: np.random.Generator, label: int, tones: list[tuple[float, float]]) -> Float[np.ndarray, "3 3"]:
-    if rng.uniform() < 0.5:
+    if rng.uniform() < 0.4:
         hue, lightness = tones[int(rng.integers(len(tones)))]
         hue += rng.uniform(-20, 20)
     else:
@@ -287,5 +287,5 @@ def _shade(mask: Float[np.ndarray, "r c"], radius: float, light: float) -> Float
 
 def _shadow(alpha: Float[np.ndarray, "r c"], radius: float, light: float) -> Float[np.ndarray, "r c"]:
     shift = 0.14 * radius
-    move = np.array([[1, 0, -shift * np.cos(light)], [0, 1, -shift * np.sin(light)]], np.float32)
+    move = np.array([[1, 0, shift * np.cos(light)], [0, 1, shift * np.sin(light)]], np.float32)
     return cv2.GaussianBlur(cv2.warpAffine(alpha, move, alpha.shape[::-1]), (0, 0), 0.09 * radius)

@@ -112,14 +112,15 @@ def region_map(rng: np.random.Generator, size: int, count: int) -> Float[np.ndar
     weights = [np.ones((size, size), np.float32)]
     for _ in range(count - 1):
         turn, share = rng.uniform(0, 2 * np.pi), rng.uniform(0.38, 0.62)
-        lattice = noise(rng, 64, 5) * 0.35
+        lattice = noise(rng, 64, 4) * 0.22
         x, y = coordinates(64)
         field = np.cos(turn) * x + np.sin(turn) * y + lattice
         largest = int(np.argmax([cv2.resize(w, (64, 64), interpolation=cv2.INTER_AREA).mean() for w in weights]))
         inside = cv2.resize(weights[largest], (64, 64), interpolation=cv2.INTER_AREA) > 0.5
         cut = np.quantile(field[inside], share)
-        fine = cv2.resize(field.astype(np.float32), (2 * size, 2 * size), interpolation=cv2.INTER_CUBIC) > cut
-        side = cv2.resize(fine.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+        fine = cv2.resize(field.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+        slope = np.hypot(cv2.Sobel(fine, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(fine, cv2.CV_32F, 0, 1, scale=1 / 8))
+        side = np.clip((fine - cut) / np.maximum(slope, 1e-4) + 0.5, 0, 1).astype(np.float32)
         weights[largest], new = weights[largest] * (1 - side), weights[largest] * side
         weights.append(new)
     return np.stack(weights)
