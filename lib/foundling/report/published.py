@@ -49,7 +49,7 @@ def published(**wanted: Any) -> list[Row]:
 
 
 def published_value(paper: str, table: str, method: str, **wanted: Any) -> float:
-    """The one published number that matches: ``published_value("lost", "Table 1", "LOST", eval_set="COCO20k")`` is 50.7.
+    """The one number that matches, as in ``published_value("lost", "Table 1", "LOST", eval_set="COCO20k")``: 50.7.
 
     Raises :class:`ParameterError` where no row matches, with the values that do exist, and where several match, with
     the columns that tell them apart.
