@@ -1,0 +1,22 @@
+"""Features of a convolutional network: its last stage, normalised as a whole (LOST, Sec. 4.1 and its code)."""
+
+from collections.abc import Collection
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CNN_FACETS = ("keys", "tokens")
+
+
+def cnn_facets(
+    network: nn.Module, pixels: Float[Tensor, "image 3 height width"], facets: Collection[str]
+) -> dict[str, Tensor]:
+    """The last stage of ``network`` as ``keys`` and as ``tokens`` (the same numbers: a CNN has no attention).
+
+    The map of each image, ``[patch, channel]``, is standardised with one mean and one biased variance over all its
+    entries (eps 1e-5): after a ReLU every dot product would be positive, and LOST would find nothing.
+    """
+    maps = network(pixels).flatten(2).transpose(1, 2)  # [image, patch, channel]
+    whole = F.layer_norm(maps.float(), maps.shape[1:], eps=1e-5)
+    return {name: whole for name in CNN_FACETS if name in facets}
