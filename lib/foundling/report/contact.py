@@ -2,8 +2,9 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,10 +14,11 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 
 from foundling.report.page import render
-from foundling.report.style import FOUND, write_bytes
+from foundling.report.style import ACCENT, FOUND, write_bytes
 from foundling.types import Failure
 
 THUMBS = "thumbs"
+COLORS = (FOUND, ACCENT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _THUMB_NAME = re.compile(r"\d{6}\.jpg")
 
 
@@ -24,29 +26,42 @@ _THUMB_NAME = re.compile(r"\d{6}\.jpg")
 class Entry:
     """One photo on the sheet: its name, the decoded image, the boxes in its pixels, and what was degenerate.
 
-    ``link`` is the path of a larger picture relative to the sheet (an overlay, usually).
+    ``labels`` name the method of each box, where there are several. ``link`` is the path of a larger picture relative
+    to the sheet (an overlay, usually).
     """
 
     name: str
     image: Image.Image
     boxes: Float[np.ndarray, "box 4"]
+    labels: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     link: str | None = None
 
 
+def label_colors(labels: Iterable[str]) -> dict[str, str]:
+    """A colour for each label, in order of first appearance; the first is the colour of what was found everywhere."""
+    return dict(zip(dict.fromkeys(labels), cycle(COLORS), strict=False))
+
+
 def draw_overlay(
-    image: Image.Image, boxes: Float[np.ndarray, "box 4"], color: str = FOUND, width: int | None = None
+    image: Image.Image,
+    boxes: Float[np.ndarray, "box 4"],
+    colors: str | Sequence[str] = FOUND,
+    width: int | None = None,
 ) -> Image.Image:
     """A copy of ``image`` with boxes (x0, y0, x1, y1; pixels, ends exclusive) outlined, dark-edged to show anywhere.
 
-    ``width`` is the line's in pixels (default: by the image's size). Rows of nan are skipped, and what lies outside
-    the image is cut off.
+    ``colors`` is one for all boxes or one for each. ``width`` is the line's in pixels (default: by the image's size).
+    Rows of nan are skipped, and what lies outside the image is cut off.
     """
     canvas = image.convert("RGB")
     canvas = canvas.copy() if canvas is image else canvas
     line = width or max(2, round(max(canvas.size) / 160))
     pen = ImageDraw.Draw(canvas)
-    for box in boxes[np.isfinite(boxes).all(axis=1)]:
+    each = [colors] * len(boxes) if isinstance(colors, str) else colors
+    for box, color in zip(boxes, each, strict=True):
+        if not np.isfinite(box).all():
+            continue
         x0, y0, x1, y1 = (int(v) for v in np.clip(np.round(box), 0, [canvas.width, canvas.height] * 2))
         right, bottom = max(x1 - 1, x0), max(y1 - 1, y0)  # the last pixel inside
         pen.rectangle((x0, y0, right, bottom), outline="black", width=line + 2)
@@ -69,46 +84,51 @@ def contact_sheet(
     Thumbnails that an earlier, longer sheet left in the folder are removed.
     """
     folder = path.parent / THUMBS
-    cards = list(_cards(entries, folder, side))
+    colors: dict[str, str] = {}
+    cards = [_card(entry, folder / f"{i:06d}.jpg", side, colors) for i, entry in enumerate(entries)]
     for stale in folder.glob("*.jpg") if folder.is_dir() else ():
         if _THUMB_NAME.fullmatch(stale.name) and int(stale.stem) >= len(cards):
             stale.unlink()
-    page = render("contact.html", title=title, notes=list(notes), cards=cards, failures=list(failures))
+    page = render("contact.html", title=title, notes=list(notes), key=colors, cards=cards, failures=list(failures))
     return write_bytes(path, page.encode())
 
 
-def _cards(entries: Iterable[Entry], folder: Path, side: int) -> Iterator[dict[str, Any]]:
-    """Draw and save the thumbnail of each entry, and say what the page needs to know about it."""
-    for i, entry in enumerate(entries):
-        small = thumbnail(entry.image, entry.boxes, side)
-        name = f"{i:06d}.jpg"
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=85)
-        write_bytes(folder / name, buffer.getvalue())
-        yield {
-            "name": entry.name,
-            "thumb": f"{THUMBS}/{name}",
-            "width": small.width,
-            "height": small.height,
-            "box": _describe(entry.boxes, entry.image.size),
-            "flags": entry.flags,
-            "link": quote(entry.link) if entry.link else None,
-        }
+def _card(entry: Entry, file: Path, side: int, colors: dict[str, str]) -> dict[str, Any]:
+    """Save the thumbnail of an entry and say what the page needs to know; new labels get their colour in ``colors``."""
+    colors |= label_colors([*colors, *entry.labels])
+    small = thumbnail(entry.image, entry.boxes, [colors[label] for label in entry.labels] or FOUND, side)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    write_bytes(file, buffer.getvalue())
+    return {
+        "name": entry.name,
+        "thumb": f"{THUMBS}/{file.name}",
+        "width": small.width,
+        "height": small.height,
+        "size": f"{entry.image.width} × {entry.image.height}",
+        "boxes": _described(entry),
+        "flags": entry.flags,
+        "link": quote(entry.link) if entry.link else None,
+    }
 
 
-def thumbnail(image: Image.Image, boxes: Float[np.ndarray, "box 4"], side: int) -> Image.Image:
+def thumbnail(
+    image: Image.Image, boxes: Float[np.ndarray, "box 4"], colors: str | Sequence[str], side: int
+) -> Image.Image:
     """``image`` with its boxes, at most ``side`` pixels long; smaller images keep their size."""
     small = image.convert("RGB")
     small = small.copy() if small is image else small
     small.thumbnail((side, side))
     scale = np.array([small.width / image.width, small.height / image.height] * 2)
-    return draw_overlay(small, boxes * scale, width=3 if max(small.size) > 100 else 1)
+    return draw_overlay(small, boxes * scale, colors, width=3 if max(small.size) > 100 else 1)
 
 
-def _describe(boxes: Float[np.ndarray, "box 4"], size: tuple[int, int]) -> str:
-    known = boxes[np.isfinite(boxes).all(axis=1)]
-    if not len(known):
-        return "no box"
-    listed = "; ".join(", ".join(f"{v:.0f}" for v in box) for box in known[:3])
-    more = f" and {len(known) - 3} more" if len(known) > 3 else ""
-    return f"{'box' if len(known) == 1 else 'boxes'} {listed}{more} in {size[0]} × {size[1]}"
+def _described(entry: Entry) -> list[str]:
+    """Each box in words: "lost: x 10 to 90, y 5 to 60"."""
+    labels = entry.labels or ("",) * len(entry.boxes)
+    lines = []
+    for box, label in zip(entry.boxes, labels, strict=True):
+        x0, y0, x1, y1 = (f"{v:.0f}" for v in box)
+        where = f"x {x0} to {x1}, y {y0} to {y1}" if np.isfinite(box).all() else "no box"
+        lines.append(f"{label}: {where}" if label else where)
+    return lines or ["no box"]

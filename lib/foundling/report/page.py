@@ -21,6 +21,18 @@ from foundling.report.tables import MISSING, format_cell, read_captions, read_ta
 _RUN_FOLDER = re.compile(r"\d\d_\w+")
 _NUMBER = re.compile(r"[-+−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?( ?%| s)?( \[[^\]]*\])?")
 _SUFFIXES = (".low", ".high", ".published")
+_FIRST = (
+    "study",
+    "notebook",
+    "commit",
+    "modified",
+    "device",
+    "dataset",
+    "weights",
+    "seeds",
+    "seconds_per_image",
+    "seconds",
+)
 
 
 def render(template: str, **context: Any) -> str:
@@ -88,8 +100,9 @@ def gather_run(folder: Path) -> dict[str, Any]:
         "metrics": _metric_table(metric_records(metrics)),
         "tables": _tables(folder / "tables", problems),
         "figures": _figures(folder / "figures", problems),
-        "provenance": [(name.replace("_", " "), _flat(value)) for name, value in provenance.items()],
-        "commit": provenance.get("commit"),
+        "provenance": _provenance_rows(provenance),
+        "unavailable": _mapping(provenance.get("not_available")),
+        "commit": _commit(provenance),
         "device": provenance.get("device"),
         "stamp": _stamp(provenance),
         "problems": problems,
@@ -221,20 +234,29 @@ def _flat(value: Any) -> str:
     return format_cell(value, 3)
 
 
+def _provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of every fact, the ones that identify the run first."""
+    names = [*(n for n in _FIRST if n in provenance), *(n for n in provenance if n not in _FIRST)]
+    return [(name.replace("_", " "), _flat(provenance[name])) for name in names if name != "not_available"]
+
+
+def _commit(provenance: Mapping[str, Any]) -> str:
+    """The commit, short, and whether the code had been changed since."""
+    changed = " with changes" if provenance.get("modified") else ""
+    return str(provenance.get("commit") or "unknown")[:10] + changed
+
+
 def _stamp(provenance: Mapping[str, Any]) -> str:
     """What made a figure or table: study, commit, backbone and its weights' checksum."""
     weights = _mapping(provenance.get("weights"))
-    parts = [
-        f"study {provenance.get('study', MISSING)}",
-        f"commit {str(provenance.get('commit') or MISSING)[:10]}",
-        *(f"{name} {_flat(checksum)}" for name, checksum in weights.items()),
-    ]
-    return " · ".join(parts)
+    sums = {name: entry.get("checksum") if isinstance(entry, dict) else entry for name, entry in weights.items()}
+    named = [f"{name} {checksum}" for name, checksum in sums.items()]
+    return " · ".join([f"study {provenance.get('study', MISSING)}", f"commit {_commit(provenance)}", *named])
 
 
 def _facts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """What holds for the whole study: its size, and the commits and devices it ran on."""
-    commits = dict.fromkeys(str(run["commit"])[:10] for run in runs if run["commit"])
+    commits = dict.fromkeys(run["commit"] for run in runs if run["provenance"])
     devices = dict.fromkeys(str(run["device"]) for run in runs if run["device"])
     count = f"{len(runs)} notebook{'' if len(runs) == 1 else 's'}"
     return [count, *(f"commit {c}" for c in commits), *devices]
