@@ -12,6 +12,7 @@ What a file becomes:
 import contextlib
 import os
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,19 @@ FOREIGN_SUFFIXES = (
     ".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2", ".svg",
 )  # fmt: skip
 MAX_PIXELS = 178_956_970  # where Pillow, by default, begins to refuse: 512 MiB of RGB
-DECODER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, KeyError, IndexError, TypeError)
+DECODER_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)  # fmt: skip  (what the decoders of Pillow raise on damaged files, found by flipping bytes)
 
 
 def read_image(path: AnyPath, orient: bool = False) -> Image.Image:
@@ -60,13 +73,18 @@ def image_size(path: AnyPath) -> tuple[int, int]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image file, opened but not decoded; whatever goes wrong in the block becomes an :class:`ImageError`."""
-    _check_file(path)
     try:
+        _check_file(path)
         with Image.open(path) as image:
             _check_size(path, image.size)
             yield image
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file; check the path") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: may not be read; change its permissions, or those of its folder") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image in a known format, or its header is damaged; remove it") from error
+        text = f"{path}: not an image in a known format, or its header is damaged or announces no pixels; remove it"
+        raise ImageError(text) from error
     except Image.DecompressionBombError as error:
         raise ImageError(_too_large(path)) from error
     except DECODER_ERRORS as error:
@@ -74,19 +92,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise ImageError(f"{path}: no such file; check the path")
-    if path.is_dir():
-        raise ImageError(f"{path}: a folder, not an image; give it to list_images or open_dataset('folder', root=…)")
-    if not os.access(path, os.R_OK):
-        raise ImageError(f"{path}: may not be read; change its permissions (chmod u+r)")
-    if path.stat().st_size == 0:
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{path}: a folder, not an image; open it with open_dataset('folder', root=…)")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path}: a pipe or device, not a file; save the image to a file first")
+    if status.st_size == 0:
         raise ImageError(f"{path}: the file is empty (0 bytes); copy or download it again")
 
 
 def _check_size(path: Path, size: tuple[int, int]) -> None:
-    if min(size) < 1:
-        raise ImageError(f"{path}: has no pixels ({size[0]}×{size[1]}); remove it")
     if size[0] * size[1] > MAX_PIXELS:
         raise ImageError(_too_large(path))
 
@@ -137,10 +152,10 @@ def list_images(paths: AnyPath | Iterable[AnyPath]) -> tuple[list[Path], list[Fa
     found: dict[Path, Path] = {}
     failures: list[Failure] = []
     for path in given:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112  (False, where Path.is_dir would raise for want of permission)
             for file in _walk(path, failures):
                 found.setdefault(file.parent.resolve() / file.name, file)
-        elif path.exists():
+        elif os.path.exists(path):  # noqa: PTH110
             found.setdefault(path.parent.resolve() / path.name, path)
         else:
             failures.append(Failure(str(path), -1, f"{path}: no such file or folder; check the path"))
