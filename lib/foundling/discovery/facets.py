@@ -1,0 +1,31 @@
+"""Which facets of the features describe patches, and how the methods read them and check their settings."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from foundling.types import ParameterError, PatchFeatures
+
+PATCH_FACETS = ("keys", "queries", "values", "tokens")
+
+
+def patch_facet(features: PatchFeatures, name: str) -> Float[Tensor, "image patch channel"]:
+    """The patch descriptors called ``name``, in float32 whatever precision they were extracted in.
+
+    Raises :class:`ParameterError` if ``name`` is not one of :data:`PATCH_FACETS` or was not extracted.
+    """
+    check_choice("facet", name, PATCH_FACETS)
+    return features.facet(name).float()
+
+
+def image_size(features: PatchFeatures, i: int) -> tuple[int, int]:
+    """Height and width in pixels of image ``i`` as the network saw it, before padding."""
+    height, width = features.image_sizes[i].tolist()
+    return height, width
+
+
+def check_choice(setting: str, value: object, legal: Sequence[str]) -> None:
+    """Raise :class:`ParameterError` unless ``value`` is one of the ``legal`` ones."""
+    if value not in legal:
+        raise ParameterError(f"{setting} is {value!r}: choose one of {', '.join(legal)}")
