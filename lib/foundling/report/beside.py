@@ -1,0 +1,82 @@
+"""Which printed CorLoc belongs beside ours: the paper's number for the same images, network, method and settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from foundling.discovery import METHODS
+from foundling.report.published import published
+
+EVAL_SETS = {
+    ("voc07", "trainval"): "VOC07_trainval",
+    ("voc12", "trainval"): "VOC12_trainval",
+    ("coco20k", "train"): "COCO20k",
+    ("voc07", "trainval_noh"): "VOC07_noh",
+    ("voc12", "trainval_noh"): "VOC12_noh",
+}
+NETWORKS = {  # our name -> the papers' columns backbone and pretraining
+    "dino_vits16": ("ViT-S/16", "DINO"),
+    "dino_vits8_300ep": ("ViT-S/8", "DINO"),
+    "dino_vitb16": ("ViT-B/16", "DINO"),
+    "dino_resnet50": ("ResNet50", "DINO"),
+    "supervised_resnet50": ("ResNet50", "supervised"),
+    "supervised_vgg16": ("VGG16", "supervised"),
+}
+HEAD_CHOICES = {"bcc": "BCC", "haiou": "HAIoU"}
+LETTERS = {"queries": "q", "keys": "k", "values": "v"}
+
+
+Network = tuple[str, str] | None
+
+
+def published_corloc(dataset: str, split: str, backbone: str, settings: Mapping[str, Any]) -> float | None:
+    """The CorLoc (percent) a paper prints for this dataset, network and method, or ``None`` where none does.
+
+    ``settings`` are those of one label of the notebooks: ``{"method": "lost", "k": 100}``; what is left out has the
+    method's default. Rows: LOST Tables 1, 2, 5, 6 and 8; for TokenCut box refinement's
+    Table 4, which quotes it.
+    """
+    eval_set, network = EVAL_SETS.get((dataset, split)), NETWORKS.get(backbone)
+    if eval_set is None:
+        return None
+    name, given = settings["method"], {key: value for key, value in settings.items() if key != "method"}
+    selector = SELECTORS[name](network, eval_set, {**METHODS[name].defaults, **given}) if name in SELECTORS else None
+    rows = published(**selector, eval_set=eval_set, metric="CorLoc") if selector else []
+    return rows[0]["value"] if rows else None
+
+
+def _lost(network: Network, eval_set: str, settings: dict[str, Any]) -> dict[str, str] | None:
+    if network is None:
+        return None
+    row = {"paper": "lost", "method": "LOST", "backbone": network[0], "pretraining": network[1]}
+    if settings == {"k": 100, "facet": "keys", "seed_similarity": "facet", "expansion": "facet"}:
+        return row | {"table": "Table 8" if eval_set.endswith("_noh") else "Table 2"}
+    seed = (
+        f"a_pq with f={LETTERS.get(settings['facet'])}" if settings["seed_similarity"] == "facet" else "a~_pq (Eq. 4)"
+    )
+    grown = settings["facet"] if settings["expansion"] == "facet" else settings["expansion"]
+    box = "S~ and m~" if grown == "qk" else f"f={LETTERS.get(grown)}"
+    setting = f"underlying=single-object-discovery; seed: {seed}; expansion and box: {box}; k={settings['k']}"
+    return row | {"table": "Table 5", "setting": setting}
+
+
+def _dino_seg(network: Network, eval_set: str, settings: dict[str, Any]) -> dict[str, str] | None:
+    if network != ("ViT-S/16", "DINO"):
+        return None
+    head = settings["head"]
+    choice = {"bcc": "head selection per image: BCC", "haiou": "head selection per image: HAIoU"}.get(
+        head, f"head={head}"
+    )
+    return {"paper": "lost", "table": "Table 6", "setting": f"underlying=single-object-discovery; {choice}"}
+
+
+def _tokencut(network: Network, eval_set: str, settings: dict[str, Any]) -> dict[str, str] | None:
+    if network != ("ViT-S/16", "DINO") or settings != {"tau": 0.2, "facet": "keys"}:
+        return None
+    return {"paper": "box_refinement", "table": "Table 4", "method": "TokenCut"}
+
+
+def _selective_search(network: Network, eval_set: str, settings: dict[str, Any]) -> dict[str, str] | None:
+    return {"paper": "lost", "table": "Table 1", "method": "Selective Search"}
+
+
+SELECTORS = {"lost": _lost, "dino_seg": _dino_seg, "tokencut": _tokencut, "selective_search": _selective_search}

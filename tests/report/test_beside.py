@@ -1,0 +1,36 @@
+"""The printed number beside ours: read off the papers' tables, and absent where no table has the setting."""
+
+import pytest
+
+from foundling.report.beside import published_corloc
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "backbone", "settings", "printed"),
+    [
+        ("voc07", "trainval", "dino_vits16", {"method": "lost"}, 61.9),  # Table 2
+        ("voc12", "trainval", "dino_vits16", {"method": "lost", "k": 100}, 64.0),
+        ("coco20k", "train", "supervised_vgg16", {"method": "lost"}, 30.2),
+        ("voc12", "trainval", "dino_resnet50", {"method": "lost"}, 42.7),
+        ("voc07", "trainval_noh", "dino_vits16", {"method": "lost"}, 54.9),  # Table 8
+        ("voc07", "trainval", "dino_vits16", {"method": "lost", "k": 1}, 38.3),  # Table 5
+        ("voc07", "trainval", "dino_vits16", {"method": "lost", "facet": "values"}, 50.5),
+        ("voc07", "trainval", "dino_vits16", {"method": "lost", "seed_similarity": "qk", "expansion": "values"}, 29.9),
+        ("voc07", "trainval", "dino_vits16", {"method": "lost", "seed_similarity": "qk"}, 30.7),
+        ("voc07", "trainval", "dino_vits16", {"method": "lost", "seed_similarity": "qk", "expansion": "qk"}, 30.8),
+        ("voc07", "trainval", "dino_vits16", {"method": "dino_seg"}, 45.8),  # Table 6
+        ("voc12", "trainval", "dino_vits16", {"method": "dino_seg", "head": "haiou"}, 47.6),
+        ("coco20k", "train", "dino_vits16", {"method": "dino_seg", "head": "bcc"}, 28.8),
+        ("voc12", "trainval", "dino_vits16", {"method": "tokencut"}, 72.1),
+        ("voc07", "trainval", "scenes_odin", {"method": "selective_search"}, 18.8),  # needs no network
+        ("voc07", "trainval", "scenes_odin", {"method": "lost"}, None),
+        ("voc07", "trainval", "dino_vits16", {"method": "lost", "k": 40}, None),
+        ("voc12", "trainval", "dino_vits16", {"method": "lost", "k": 1}, None),
+        ("voc07", "trainval", "dino_vits16", {"method": "tokencut", "tau": 0.3}, None),
+        ("voc07", "trainval", "dino_vitb16", {"method": "dino_seg"}, None),
+        ("voc07", "trainval", "dino_vits16", {"method": "centre_box"}, None),
+        ("scenes", "single_val", "scenes_odin", {"method": "lost"}, None),
+    ],
+)
+def test_the_printed_number_of_the_same_setting(dataset, split, backbone, settings, printed):
+    assert published_corloc(dataset, split, backbone, settings) == printed
