@@ -8,16 +8,17 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from foundling.errors import ParameterError
+from foundling.paths import ROOT
 
-Dataset = Literal["scenes", "folder", "voc07", "voc12", "coco20k", "coco"]
 BackboneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(:random)?$")]
 LABEL = r"^[a-z0-9][a-z0-9_]*$"
-METHODS = {  # label -> method and its settings
+METHODS: dict[str, dict[str, Any]] = {  # label -> method and its settings
     "lost": {"method": "lost", "k": 40, "facet": "keys"},
     "tokencut": {"method": "tokencut", "tau": 0.2, "facet": "keys"},
     "dino_seg": {"method": "dino_seg", "head": "haiou", "rule": "largest"},
@@ -34,7 +35,7 @@ class Parameters(BaseModel):
 
     study: str = Field("lab", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the study")
     out: str = Field("", description="folder for the results; empty: reports/<study>/<notebook>")
-    dataset: Dataset = Field("scenes", description="where the images come from")
+    dataset: str = Field("scenes", description="name in foundling.datasets.DATASETS")
     split: str = Field("", description="part of the dataset; empty: its default (scenes: single_val)")
     root: str = Field("", description="folder of the images; empty: where `foundling data` puts them")
     annotations: str = Field("", description="COCO instances file; only for the dataset coco")
@@ -56,10 +57,12 @@ class Parameters(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> "Parameters":
-        if self.dataset in ("folder", "coco") and not self.root:
-            raise ValueError(f"dataset {self.dataset!r} needs root: the folder that holds the images")
-        if (self.dataset == "coco") != bool(self.annotations):
-            raise ValueError("annotations, a COCO instances file, goes with the dataset 'coco' and only with it")
+        if self.dataset == "folder" and not self.root:
+            raise ValueError("dataset 'folder' needs root: the folder that holds the images")
+        if self.dataset == "coco" and self.split in ("", "custom") and not (self.root and self.annotations):
+            raise ValueError("dataset 'coco' needs root (the images) and annotations (a COCO instances file)")
+        if self.annotations and self.dataset != "coco":
+            raise ValueError(f"annotations goes with the dataset 'coco', not with {self.dataset!r}")
         return self
 
 
@@ -121,19 +124,54 @@ def check_model(model: type[BaseModel], values: Mapping[str, Any], where: str) -
         raise ParameterError("\n".join(f"{where}: {line}" for line in _explain(error, model))) from None
 
 
-def check_methods(methods: Mapping[str, Mapping[str, Any]], where: str) -> None:
-    """Check names and types of the settings of every label against the signature of the method it names.
+def check_names(parameters: Parameters, where: str) -> None:
+    """Check the names that registries hold: dataset and split, backbones, methods and the settings of each.
 
-    Raises :class:`ParameterError`. Imports the discovery methods, and so torch.
+    Settings are held against the signature of the method they go to. Raises :class:`ParameterError` that lists every
+    problem. Imports the registries, and so torch.
     """
-    from foundling.discovery import METHODS as registry
+    from foundling.backbones import BACKBONES
+    from foundling.datasets import DATASETS
 
-    for label, settings in methods.items():
-        name = settings.get("method", label)
-        if name not in registry:
-            raise ParameterError(f"{where}: methods.{label}: unknown method {name!r}{suggest(name, registry)}")
-        given = {key: value for key, value in settings.items() if key != "method"}
-        check_model(_settings_model(name, registry[name].run), given, f"{where}: methods.{label}")
+    wrong = []
+    if parameters.dataset not in DATASETS:
+        wrong.append(f"unknown dataset {parameters.dataset!r}{suggest(parameters.dataset, DATASETS)}")
+    elif parameters.split and parameters.split not in (splits := DATASETS[parameters.dataset].splits):
+        wrong.append(
+            f"dataset {parameters.dataset!r} has no split {parameters.split!r}{suggest(parameters.split, splits)}"
+        )
+    for name in (parameters.backbone, *(split_backbone(entry)[0] for entry in parameters.compare_backbones)):
+        if name not in BACKBONES:
+            wrong.append(f"unknown backbone {name!r}{suggest(name, BACKBONES)}")
+    if isinstance(parameters, SingleObjectDiscovery):
+        wrong += [line for label in parameters.methods for line in _wrong_settings(label, parameters.methods[label])]
+    if wrong:
+        raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
+
+
+def check_methods(methods: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Check label -> {"method": name, settings} against the registry and the signature of each method.
+
+    Raises :class:`ParameterError` that lists every problem. Imports the discovery methods, and so torch.
+    """
+    wrong = [line for label, settings in methods.items() for line in _wrong_settings(label, settings)]
+    if wrong:
+        raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
+
+
+def dataset_options(parameters: Parameters) -> dict[str, Any]:
+    """The arguments of ``open_dataset`` after the name."""
+    options: dict[str, Any] = {"split": parameters.split or None, "root": from_root(parameters.root)}
+    if parameters.dataset == "scenes":
+        options["size"] = parameters.size
+    if parameters.annotations:
+        options["annotations"] = from_root(parameters.annotations)
+    return options
+
+
+def from_root(path: str) -> Path | None:
+    """A path as parameters give it: a relative one is taken from the checkout's folder; None for an empty one."""
+    return ROOT / Path(path).expanduser() if path else None
 
 
 def split_backbone(name: str) -> tuple[str, str]:
@@ -154,6 +192,22 @@ def _check_label(label: str, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"methods: label {label!r} may hold lower-case letters, digits and _ only (it names a metric)")
     if not isinstance(settings.get("method"), str):
         raise ValueError(f"methods.{label} needs 'method': the name of a discovery method, such as 'lost'")
+
+
+def _wrong_settings(label: str, settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the settings of one label, judged by the signature of its method."""
+    from foundling.discovery import METHODS as registry
+
+    name = settings["method"]
+    if name not in registry:
+        return [f"methods.{label}: unknown method {name!r}{suggest(name, registry)}"]
+    given = {key: value for key, value in settings.items() if key != "method"}
+    model = _settings_model(name, registry[name].run)
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        return [f"methods.{label}: {line}" for line in _explain(error, model)]
+    return []
 
 
 def _settings_model(name: str, run: Any) -> type[BaseModel]:
@@ -181,6 +235,3 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
             legal = re.sub("^(Input|String|Value) ", "", problem["msg"])
             lines.append(f"{name} = {value!r}, of type {type(value).__name__}, is not legal: it {legal}{about}")
     return list(dict.fromkeys(lines))
-
-
-DATASETS = get_args(Dataset)

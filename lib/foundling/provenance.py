@@ -23,9 +23,9 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any]:
-    """The checkout's commit and whether tracked files differ from it; ``commit`` is None outside a git checkout."""
+    """The checkout's commit and whether tracked files differ from it, reports apart; None outside a git checkout."""
     head = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no") if head else None
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":!reports") if head else None
     return {"commit": head, "modified": None if changes is None else bool(changes)}
 
 

@@ -11,11 +11,13 @@ In a notebook, after the cell tagged ``parameters``::
 As a batch: ``python -m foundling.run 02_single_object_discovery --study voc07``.
 """
 
+import argparse
 import json
 import math
 import os
 import random
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +27,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from foundling import provenance
-from foundling.errors import ParameterError
-from foundling.parameters import Parameters, check_methods, model_of, split_backbone, validate
+from foundling.errors import FoundlingError, ParameterError
+from foundling.parameters import Parameters, check_names, dataset_options, from_root, model_of, split_backbone, validate
 from foundling.paths import REPORTS, ROOT
 from foundling.report.style import save_figure, write_bytes
 from foundling.report.tables import read_captions, write_caption, write_table
@@ -69,6 +71,7 @@ class Run:
         from foundling.backbones import load_backbone
 
         base, weights = split_backbone(name) if name else (self.parameters.backbone, self.parameters.weights)
+        weights = weights if weights in ("pretrained", "random") else str(from_root(weights))
         device = None if self.parameters.device == "auto" else self.parameters.device
         backbone = load_backbone(base, weights=weights, device=device, seed=self.parameters.seed)
         self.weights(backbone, label=name)
@@ -154,8 +157,7 @@ def start(notebook: str, namespace: Mapping[str, Any]) -> Run:
     parameter that is missing or wrong.
     """
     parameters = read_parameters(notebook, namespace)
-    if hasattr(parameters, "methods"):
-        check_methods(parameters.methods, f"notebook {notebook}")
+    check_names(parameters, f"notebook {notebook}")
     run = Run(notebook, parameters, output_folder(notebook, parameters))
     seed_everything(parameters.seed)
     clear_results(run.folder)
@@ -185,16 +187,6 @@ def output_folder(notebook: str, parameters: Parameters) -> Path:
     return Path(parameters.out).expanduser().absolute() if parameters.out else REPORTS / parameters.study / notebook
 
 
-def dataset_options(parameters: Parameters) -> dict[str, Any]:
-    """The arguments of ``open_dataset`` after the name; a relative ``root`` is taken from the checkout's folder."""
-    options: dict[str, Any] = {"split": parameters.split or None, "root": _from_root(parameters.root)}
-    if parameters.dataset == "scenes":
-        options["size"] = parameters.size
-    if parameters.dataset == "coco":
-        options["annotations"] = _from_root(parameters.annotations)
-    return options
-
-
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch, and ask torch for results that repeat."""
     import numpy as np
@@ -204,7 +196,7 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002 - libraries draw from it
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
 
@@ -217,10 +209,6 @@ def clear_results(folder: Path) -> None:
         (folder / part / "captions.json").unlink(missing_ok=True)
     for name in ("metrics.json", "provenance.json"):
         (folder / name).unlink(missing_ok=True)
-
-
-def _from_root(path: str) -> Path | None:
-    return ROOT / Path(path).expanduser() if path else None
 
 
 def _file_name(name: str) -> str:
@@ -244,3 +232,47 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _shown(path: Path) -> str:
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m foundling.run NOTEBOOK --study STUDY [--set NAME=VALUE …]``: returns the exit code."""
+    from foundling.execution import CellFailed, notebook_path, run_notebook
+    from foundling.studies import load_study, parameters_given
+
+    parser = argparse.ArgumentParser(prog="python -m foundling.run", description="Run one notebook of a study.")
+    parser.add_argument("notebook", help="name (01_features) or path of the notebook")
+    parser.add_argument("--study", default="demo", help="name of a file in studies/, or a path (default: demo)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter (YAML)")
+    options = parser.parse_args(arguments)
+    try:
+        path, study = notebook_path(options.notebook), load_study(options.study)
+        given = {**parameters_given(study, path.stem), "study": study.name, **read_settings(options.set)}
+        folder = run_notebook(path, given, f"study {study.name}")
+    except CellFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    except FoundlingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{path.stem}: {_shown(folder / 'notebook.html')}")
+    return 0
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Texts such as ``blocks=[0, 3]`` as parameters; values are YAML. Raises :class:`ParameterError` for any other."""
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ParameterError(f"--set {text}: write NAME=VALUE")
+        try:
+            settings[name] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError as error:
+            raise ParameterError(f"--set {text}: {' '.join(str(error).split())}") from None
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

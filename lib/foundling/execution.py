@@ -1,0 +1,187 @@
+"""Run a notebook as a batch: parameters checked before the kernel starts, executed by papermill, rendered to HTML.
+
+While it runs, the notebook is ``notebook.running.ipynb`` in the run's folder, saved after every cell. If a cell fails
+it stays as ``notebook.failed.ipynb``. ``metrics.json`` appears last, so that its presence means a complete run.
+"""
+
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from foundling.errors import FoundlingError, ParameterError
+from foundling.parameters import Parameters, check_names, model_of, suggest, validate
+from foundling.paths import NOTEBOOKS, ROOT
+from foundling.run import BATCH, clear_results, output_folder
+
+KERNEL = "python3"
+PENDING_METRICS = ".metrics.pending.json"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+HIDE, HIDE_INPUT = "hide", "hide-input"  # cell tags: leave out the cell, or its code, from the HTML
+
+
+class CellFailed(FoundlingError):
+    """A cell of the notebook raised, or the kernel died."""
+
+
+def notebook_path(name: str) -> Path:
+    """The notebook called ``name`` (``01_features``, or a path); raises :class:`ParameterError` if it is not there."""
+    path = Path(name) if name.endswith(".ipynb") else NOTEBOOKS / f"{name}.ipynb"
+    if not path.is_file():
+        present = sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb"))
+        raise ParameterError(f"no notebook {name!r} ({path} is not there){suggest(Path(name).stem, present)}")
+    return path.resolve()
+
+
+def check_parameters(path: Path, given: Mapping[str, Any], where: str) -> Parameters:
+    """The parameters of the notebook at ``path`` with the values ``given``, checked against its cell and its model.
+
+    Raises :class:`ParameterError` if the notebook has no cell tagged ``parameters``, if that cell and the model
+    disagree on names, or if a value is wrong. Starts no kernel.
+    """
+    import papermill
+
+    notebook = path.stem
+    parameters = validate(notebook, given, where)
+    cell = papermill.inspect_notebook(str(path))
+    if not cell:
+        raise ParameterError(f"{path.name} has no cell tagged 'parameters' (or an empty one)")
+    expected = model_of(notebook).model_fields
+    for name in [*(n for n in cell if n not in expected), *(n for n in expected if n not in cell)]:
+        side = "is not known to" if name in cell else "is missing, and is needed by"
+        raise ParameterError(
+            f"{path.name}, cell 'parameters': {name!r} {side} foundling.parameters{suggest(name, expected)}"
+        )
+    check_names(parameters, f"{where}, notebook {notebook}")
+    return parameters
+
+
+def run_notebook(path: Path, given: Mapping[str, Any], where: str) -> Path:
+    """Execute the notebook at ``path`` with the parameters ``given`` (the others keep their defaults).
+
+    ``where`` names where the values come from, for messages. Returns the run's folder, which then holds
+    ``notebook.ipynb``, ``notebook.html``, ``metrics.json`` and what the notebook wrote.
+
+    Raises :class:`ParameterError` before the kernel starts, :class:`CellFailed` if the notebook fails.
+    """
+    parameters = check_parameters(path, given, where)
+    folder = output_folder(path.stem, parameters)
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_results(folder)
+    running, failed = folder / "notebook.running.ipynb", folder / "notebook.failed.ipynb"
+    failed.unlink(missing_ok=True)
+    pending = folder / PENDING_METRICS
+    pending.unlink(missing_ok=True)
+    try:
+        _execute(path, running, {**given, "out": str(folder)})
+    except CellFailed:
+        running.replace(failed)
+        raise
+    if not pending.is_file():
+        running.replace(failed)
+        raise CellFailed(f"{path.stem} ran to its end but wrote no metrics: its last cell must be run.finish()")
+    _write_html(running, folder / "notebook.html")
+    running.replace(folder / "notebook.ipynb")
+    pending.replace(folder / "metrics.json")
+    return folder
+
+
+def _execute(path: Path, output: Path, values: Mapping[str, Any]) -> None:
+    """Run papermill with a kernel of this interpreter; a failure becomes :class:`CellFailed`, told plainly."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    with _own_kernel():
+        try:
+            papermill.execute_notebook(
+                str(path),
+                str(output),
+                parameters=dict(values),
+                kernel_name=KERNEL,
+                cwd=str(path.parent),
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                autosave_cell_every=30,
+                on_cell_execute=_Progress(path.stem),
+            )
+        except PapermillExecutionError as error:
+            raise CellFailed(_plain_error(path.stem, error, output)) from None
+        except (DeadKernelError, CellTimeoutError) as error:
+            raise CellFailed(
+                f"{path.stem}: the kernel died ({error}); out of memory? Try a smaller batch_size"
+            ) from None
+
+
+class _Progress:
+    """One line a code cell: its number, the seconds since the start, and how it begins."""
+
+    def __init__(self, notebook: str) -> None:
+        self.notebook, self.start = notebook, time.perf_counter()
+
+    def __call__(self, cell: Any, cell_index: int) -> None:
+        if cell.cell_type != "code" or not cell.source.strip():
+            return
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        seconds = time.perf_counter() - self.start
+        print(f"{self.notebook} {seconds:6.1f} s  cell {cell_index + 1}: {lines[0][:80]}", flush=True)
+
+
+def _plain_error(notebook: str, error: Any, output: Path) -> str:
+    """What failed, where, and the last lines of the traceback without terminal colours."""
+    trace = ANSI.sub("", "\n".join(error.traceback)).splitlines()
+    kept = [line for line in trace if line.strip()][-12:]
+    shown = output.with_name("notebook.failed.ipynb")
+    shown = shown.relative_to(ROOT) if shown.is_relative_to(ROOT) else shown
+    return "\n".join(
+        [
+            f"{notebook}, cell {error.cell_index + 1}: {error.ename}: {error.evalue}",
+            *(f"  | {x}" for x in kept),
+            f"The notebook as far as it came: {shown}",
+        ]
+    )
+
+
+@contextmanager
+def _own_kernel() -> Iterator[None]:
+    """Make the kernel ``python3`` mean this interpreter, whatever kernels are registered on the machine."""
+    spec = {
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        # Sets iterate in the same order in every run; cuBLAS repeats its results.
+        "env": {BATCH: PENDING_METRICS, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+    }
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "kernels" / KERNEL
+        home.mkdir(parents=True)
+        (home / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, (folder, before)))
+        try:
+            yield
+        finally:
+            os.environ.pop("JUPYTER_PATH")
+            if before is not None:
+                os.environ["JUPYTER_PATH"] = before
+
+
+def _write_html(notebook: Path, target: Path) -> None:
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    from foundling.report.style import write_bytes
+
+    config = Config()
+    config.TagRemovePreprocessor.enabled = True
+    config.TagRemovePreprocessor.remove_cell_tags = {HIDE}
+    config.TagRemovePreprocessor.remove_input_tags = {HIDE_INPUT}
+    body, _ = HTMLExporter(config=config, embed_images=True).from_filename(str(notebook))
+    write_bytes(target, body.encode())
