@@ -59,13 +59,12 @@ def load_backbone(
     """
     entry = _entry(name)
     where = _device(device)
+    if weights == "random":
+        return _describe(entry, build_network(entry, seed).to(where), "random", f"random({seed})", where)
+    path = fetch_weights(entry) if weights == "pretrained" else _given(weights)
     network = build_network(entry, seed)
-    source, identity = "random", f"random({seed})"
-    if weights != "random":
-        path = fetch_weights(entry) if weights == "pretrained" else _given(weights)
-        network.load_state_dict(fit_state(entry, network, path))
-        source, identity = str(path), checksum(path)[:12]
-    return _describe(entry, network.to(where), source, identity, where)
+    network.load_state_dict(fit_state(entry, network, path))
+    return _describe(entry, network.to(where), str(path), checksum(path)[:12], where)
 
 
 def _describe(entry: Entry, network: Any, source: str, identity: str, device: torch.device) -> Backbone:

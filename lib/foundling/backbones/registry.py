@@ -21,7 +21,8 @@ class Entry:
 
     ``architecture`` is a timm model (with ``options`` passed to ``timm.create_model``) or, for ``family="cnn"``, the
     name of a torchvision model. ``file`` is the file name under which the weights are looked for in the weights folder;
-    ``url`` is where the authors publish it and ``timm`` the tag of the same weights on the Hugging Face hub.
+    ``url`` is where the authors publish it, ``timm`` the tag of the same weights on the Hugging Face hub and ``page``
+    where a person gets it by hand.
     ``wrappers`` are the keys under which the checkpoint nests the network that is wanted, best first; ``dropped`` are
     the prefixes of its parameters that are no part of the backbone; ``remap`` names one of the functions of
     :mod:`foundling.backbones.remap`. ``patch_size`` is in pixels; for a CNN it is the output stride.
@@ -34,6 +35,7 @@ class Entry:
     patch_size: int
     url: str | None = None
     timm: str | None = None
+    page: str | None = None
     family: str = "vit"
     options: Mapping[str, Any] = field(default_factory=dict)
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -180,9 +182,9 @@ _ENTRIES = (
         "selfpatch_vits16.pth",
         "no licence file",
         16,
+        page="https://drive.google.com/file/d/19eeQrK-nl4B9ksFQ_QnewGHVKYDQF4Yw",
         options={"class_token": False, "global_pool": "avg", "fc_norm": False, "final_norm": False},
-        notes="By hand, from drive.google.com/file/d/19eeQrK-nl4B9ksFQ_QnewGHVKYDQF4Yw (linked by alinlab/SelfPatch). "
-        "Its blocks see no CLS token and no final norm, so the facets cls and attention do not exist.",
+        notes="Its blocks see no CLS token, so the facets cls and attention do not exist; it has no final norm.",
     ),
     Entry(
         "densecl_resnet101",
@@ -190,9 +192,10 @@ _ENTRIES = (
         "densecl_r101_imagenet_200ep.pth",
         "bsd-2-clause",
         16,
+        page="https://github.com/WXinlong/DenseCL",
         family="cnn",
-        notes="By hand: the authors' host (CloudStor, linked by WXinlong/DenseCL) has closed; any copy of this file or "
-        "of the full training checkpoint is read. Last stage dilated: output stride 16.",
+        notes="The authors' host (CloudStor) has closed; any copy of this file or of the training checkpoint is read. "
+        "Last stage dilated: output stride 16.",
     ),
     Entry(
         "dinov2_vits14",
@@ -221,6 +224,7 @@ _ENTRIES = (
         "dinov3-license",
         16,
         timm="vit_small_patch16_dinov3_qkvb.lvd1689m",
+        page="https://ai.meta.com/dinov3",
         gated=True,
         dropped=("head.", "mask_token", "rope_embed."),
         remap="dinov3",
@@ -234,6 +238,7 @@ _ENTRIES = (
         "dinov3-license",
         16,
         timm="vit_base_patch16_dinov3_qkvb.lvd1689m",
+        page="https://ai.meta.com/dinov3",
         gated=True,
         dropped=("head.", "mask_token", "rope_embed."),
         remap="dinov3",

@@ -1,12 +1,11 @@
 """Where the weights of a backbone lie: in the package, put by hand into the weights folder, or downloaded into it."""
 
-import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pooch
 import requests
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import GatedRepoError
+from huggingface_hub import get_token
 
 from foundling import paths
 from foundling.backbones.checkpoint import checksum
@@ -14,19 +13,20 @@ from foundling.backbones.registry import BACKBONES, Entry
 from foundling.errors import WeightsError
 
 TIMEOUT = 20  # seconds without an answer after which a host counts as unreachable
+_HUB = "https://huggingface.co/timm"
 
 
 def expected_weights() -> list[dict[str, str | bool]]:
     """One row a backbone: its name, licence, whether it is gated, where its file is expected, whether it is there and
-    the command that brings it."""
+    what brings it."""
     return [
         {
             "name": entry.name,
             "licence": entry.licence,
             "gated": entry.gated,
-            "where": str(_candidates(entry)[0]),
-            "present": any(p.is_file() for p in _candidates(entry)),
-            "command": _how(entry),
+            "where": str(find_weights(entry) or _candidates(entry)[0]),
+            "present": find_weights(entry) is not None,
+            "command": how_to_get(entry),
         }
         for entry in BACKBONES.values()
     ]
@@ -34,81 +34,79 @@ def expected_weights() -> list[dict[str, str | bool]]:
 
 def find_weights(entry: Entry) -> Path | None:
     """The file with the weights of ``entry`` if it is on this machine, else None."""
-    return next((p for p in _candidates(entry) if p.is_file()), None)
+    return next((path for path in _candidates(entry) if path.is_file()), None)
 
 
 def fetch_weights(entry: Entry) -> Path:
-    """The file with the weights of ``entry``, downloaded once if it is not on this machine.
+    """The file with the weights of ``entry``, downloaded once (with a progress bar) if it is not on this machine.
 
-    Raises :class:`WeightsError` naming the file, the folder and the command when it cannot be had.
+    Raises :class:`WeightsError` naming the file, the folder and what brings it when it cannot be had.
     """
     if (found := find_weights(entry)) is not None:
         return found
+    place = _candidates(entry)[0]
     if entry.embedded:
-        raise WeightsError(f"{entry.name}: {_candidates(entry)[0]} is missing from the package: install it again")
+        raise WeightsError(f"{entry.name}: {place} is missing from the package: install the package again")
     reasons = []
-    if entry.url is not None:
+    for url, file in _addresses(entry):
         try:
-            return _from_url(entry)
-        except (requests.RequestException, OSError, ValueError) as error:
-            reasons.append(f"{entry.url}: {_short(error)}")
-    if entry.timm is not None:
-        try:
-            return _from_hub(entry)
-        except GatedRepoError:
-            reasons.append(f"huggingface.co/timm/{entry.timm}: gated, and this machine is not allowed in")
-        except (requests.RequestException, OSError, RuntimeError, ValueError) as error:
-            reasons.append(f"huggingface.co/timm/{entry.timm}: {_short(error)}")
-    why = "; ".join(reasons) or "no address from which it could be downloaded is known"
+            return _download(url, file, entry.sha256 if url == entry.url else None)
+        except (requests.RequestException, OSError) as error:
+            reasons.append(_reason(url, error))
+    why = "; ".join(reasons) or "there is no address from which a program may download them"
     raise WeightsError(
-        f"{entry.name}: the weights are not at {_candidates(entry)[0]} and could not be downloaded ({why}). "
-        f"{_how(entry)}. Without network, weights='random' or the embedded backbone 'scenes_odin' "
-        "(trained on synthetic scenes) can be used"
+        f"{entry.name}: the weights are not at {place} and could not be downloaded ({why}). {how_to_get(entry)}. "
+        "Without them, the embedded backbone 'scenes_odin' (trained on synthetic scenes) or weights='random' is at hand"
     )
+
+
+def how_to_get(entry: Entry) -> str:
+    """What a person types or does to bring the weights of ``entry``."""
+    place = _candidates(entry)[0]
+    if entry.embedded:
+        return "It comes with the package"
+    if entry.url is not None:
+        return f"By hand: curl -L --create-dirs -o '{place}' {entry.url}"
+    by_hand = f"download {entry.file} from {entry.page} and put it at {place}"
+    if entry.gated:
+        return f"Gated: accept the licence at {_HUB}/{entry.timm}, run `hf auth login` and try again; or {by_hand}"
+    return f"By hand: {by_hand}"
 
 
 def _candidates(entry: Entry) -> list[Path]:
     if entry.embedded:
         return [paths.EMBEDDED_WEIGHTS / entry.file]
-    names = [entry.file, *([f"{entry.timm}.safetensors"] if entry.timm else [])]
-    return [paths.weights_dir() / name for name in names]
+    return [paths.weights_dir() / file for file in (entry.file, _hub_file(entry)) if file]
 
 
-def _how(entry: Entry) -> str:
-    """What a person types or does to bring the file."""
-    target = _candidates(entry)[0]
-    if entry.embedded:
-        return "comes with the package"
-    if entry.url is not None:
-        return f"To put it there by hand: curl -L --create-dirs -o '{target}' {entry.url}"
-    if entry.gated:
-        return (
-            f"Gated: accept the licence at https://huggingface.co/timm/{entry.timm}, run `hf auth login` and try again, "
-            f"or ask Meta for {entry.file} (https://ai.meta.com/dinov3) and put it at {target}"
-        )
-    return f"{entry.notes} Put it at {target}"
+def _hub_file(entry: Entry) -> str | None:
+    return f"{entry.timm}.safetensors" if entry.timm is not None else None
 
 
-def _from_url(entry: Entry) -> Path:
-    assert entry.url is not None
-    folder = paths.weights_dir()
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
-    path = Path(pooch.retrieve(entry.url, known_hash=None, fname=entry.file, path=folder, downloader=downloader))
-    if entry.sha256 is not None and not checksum(path).startswith(entry.sha256):
+def _addresses(entry: Entry) -> list[tuple[str, str]]:
+    """Where to try, in order: the authors' own address, then the same weights on the hub."""
+    addresses = [(entry.url, entry.file), (f"{_HUB}/{entry.timm}/resolve/main/model.safetensors", _hub_file(entry))]
+    return [(url, file) for url, file in addresses if url is not None and file is not None]
+
+
+def _download(url: str, file: str, sha256: str | None) -> Path:
+    token = get_token() if url.startswith(_HUB) else None
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, headers=headers)
+    path = Path(pooch.retrieve(url, known_hash=None, fname=file, path=paths.weights_dir(), downloader=downloader))
+    if sha256 is not None and not checksum(path).startswith(sha256):
         path.unlink()
-        raise ValueError(f"the download's SHA-256 does not start with {entry.sha256}; it was removed")
+        raise OSError(f"the file's SHA-256 does not start with {sha256}; it was removed")
     return path
 
 
-def _from_hub(entry: Entry) -> Path:
-    target = paths.weights_dir() / f"{entry.timm}.safetensors"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        file = hf_hub_download(f"timm/{entry.timm}", "model.safetensors", local_dir=folder, etag_timeout=TIMEOUT)
-        Path(file).replace(target)
-    return target
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "…"
+def _reason(url: str, error: Exception) -> str:
+    host = urlsplit(url).netloc
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        status = error.response.status_code
+        return f"{host} refuses without an accepted licence" if status in (401, 403) else f"{url}: HTTP {status}"
+    if isinstance(error, requests.Timeout):
+        return f"{host} did not answer within {TIMEOUT} s"
+    if isinstance(error, requests.ConnectionError):
+        return f"no connection to {host}"
+    return f"{url}: {error}"
