@@ -30,9 +30,7 @@ def centre_box(features: PatchFeatures, side: float = SIDE) -> list[Discovery]:
 def centre_box_facets(side: float = SIDE) -> tuple[str, ...]:
     """None; raises :class:`ParameterError` if ``side`` is not legal."""
     if isinstance(side, bool) or not isinstance(side, int | float) or not 0 < side <= 1:
-        raise ParameterError(
-            f"side is {side!r}: give a fraction of the image's width and height, above 0 and at most 1"
-        )
+        raise ParameterError(f"side is {side!r}: give a fraction of width and height, above 0 and at most 1")
     return ()
 
 

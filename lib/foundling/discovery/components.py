@@ -9,7 +9,7 @@ Box = Float[np.ndarray, "4"]
 
 
 def label_components(mask: Mask) -> tuple[Int[np.ndarray, "rows columns"], int]:
-    """Number the 4-connected components of a mask: labels (0 = outside) in raster order of first patch, and how many."""
+    """Number the 4-connected components of a mask from 1, in raster order (0 is outside), and count them."""
     labels, count = ndimage.label(mask)
     return labels, int(count)
 

@@ -31,8 +31,10 @@ def dino_seg(features: PatchFeatures, head: int | str = 4, rule: str = "largest"
 
     Maps: ``attention`` of the chosen head (sum over all patches at most 1). Values: ``head``. Where there is no
     component, as when nothing is attended to or under "reference" everything is, the result is the whole image,
-    flagged ``no_component``, or ``not_finite`` for attention that is not finite. Returns one :class:`Discovery` an image. Raises :class:`ParameterError` for a
-    head or a rule that does not exist, or if the attention was not extracted.
+    flagged ``no_component``, or ``not_finite`` for attention that is not finite.
+
+    Returns one :class:`Discovery` an image. Raises :class:`ParameterError` for a head or a rule that does not exist,
+    or if the attention was not extracted.
     """
     dino_seg_facets(head, rule)
     attention = features.facet("attention").float()  # [image, head, patch]

@@ -31,12 +31,12 @@ def lost(
     ``seed_similarity="qk"`` compares patches by q·k + k·q (Eq. 4) to find the seed; ``expansion`` names what the
     expansion and the box use: "facet" (the same descriptor), "qk" (Eq. 5) or a facet of its own.
 
-    Equal degrees: see :func:`lowest_degrees`. Maps: ``degree`` (similar patches other than itself), ``inverse_degree``
-    (Figure 2; the paper counts a patch as similar to itself, so 1 / (degree + 1)), ``similarity`` (to the seed; where it
-    is positive is the mask before expansion) and ``expansion`` (the sum of Eq. 3). Values: ``seed_ties`` (patches that
-    share the lowest degree) and ``min_degree``. If all patches are equal, all are similar and the box is the image; if
-    no patch is similar to the seed (all-zero features), the box is the seed's own patch, flagged ``seed_alone``;
-    features that are not finite give the same with the flag ``not_finite``.
+    Maps: ``degree`` (how many others are similar), ``inverse_degree`` (Figure 2; the paper counts a patch as similar
+    to itself, so 1 / (degree + 1)), ``similarity`` (to the seed: the mask before expansion is where it is positive) and
+    ``expansion`` (the sum of Eq. 3). Values: ``seed_ties`` (patches that share the lowest degree; see
+    :func:`lowest_degrees`) and ``min_degree``. If all patches are equal, all are similar and the box is the image. If
+    none is similar to the seed (all-zero features), the box is the seed's own patch, flagged ``seed_alone``, or
+    ``not_finite`` for features that are not finite.
 
     Returns one :class:`Discovery` an image, box in pixels of the image the network saw.
     Raises :class:`ParameterError` for ``k`` below 1, an unknown choice or a facet that was not extracted.
@@ -139,7 +139,8 @@ def _discovery(
     summed: Float[np.ndarray, " patch"],
 ) -> Discovery:
     seed = divmod(int(seed_patch), features.grid[1])
-    mask, flags = component_at((summed > 0).reshape(features.grid), seed), ()
+    mask = component_at((summed > 0).reshape(features.grid), seed)
+    flags: tuple[str, ...] = ()
     if not mask.any():
         mask[seed] = True
         flags = ("seed_alone",) if np.isfinite(summed).all() else ("not_finite",)

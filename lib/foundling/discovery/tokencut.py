@@ -39,14 +39,14 @@ def tokencut(features: PatchFeatures, tau: float = 0.2, facet: str = "keys") -> 
     """TokenCut (section 3): one box an image, from the normalised cut of its patches.
 
     Patches whose descriptors (``facet``: keys, queries, values or tokens) have a cosine similarity above ``tau``
-    (-1 to 1) are joined with weight 1, all others with 1e-5. The second eigenvector is cut at its mean; the foreground is
-    the side that holds the patch of largest magnitude, and the box is that of this patch's component, so that the
+    (-1 to 1) are joined with weight 1, all others with 1e-5. The second eigenvector is cut at its mean; the foreground
+    is the side that holds the patch of largest magnitude, and the box is that of this patch's component, so that the
     eigenvector's sign does not matter.
 
-    Maps: ``eigenvector``, positive at the seed. Values: ``eigenvalue`` λ2 and ``gap`` λ3 - λ2 (absent below three patches). A gap
-    below 1e-9 leaves the second eigenvector undefined (all patches alike, none alike, or exact symmetry): the
-    result is then one of many, always the same one, flagged ``undefined_cut``; where the graph has no structure at all,
-    it is the whole image. Features that are not finite give the whole image, flagged ``not_finite``.
+    Maps: ``eigenvector``, positive at the seed. Values: ``eigenvalue`` λ2 and ``gap`` λ3 - λ2 (absent below three
+    patches). A gap below 1e-9 leaves the second eigenvector undefined, as exact symmetry does: the result is then one
+    of many, always the same one, flagged ``undefined_cut``. With all patches alike, or none alike, it is the whole
+    image. Features that are not finite give the whole image too, flagged ``not_finite``.
 
     Returns one :class:`Discovery` an image, box in pixels of the image the network saw.
     Raises :class:`ParameterError` for a ``tau`` that is no number in its range, or an unknown or missing facet.
@@ -64,7 +64,7 @@ def tokencut(features: PatchFeatures, tau: float = 0.2, facet: str = "keys") -> 
 
 
 def tokencut_facets(tau: float = 0.2, facet: str = "keys") -> tuple[str, ...]:
-    """The facets that :func:`tokencut` reads under these settings; raises :class:`ParameterError` if one is not legal."""
+    """The facets that :func:`tokencut` reads; raises :class:`ParameterError` if a setting is not legal."""
     if isinstance(tau, bool) or not isinstance(tau, int | float) or not -1 <= tau <= 1:
         raise ParameterError(f"tau is {tau!r}: give a cosine similarity between -1 and 1 (the authors use 0.2)")
     check_choice("facet", facet, PATCH_FACETS)
@@ -81,8 +81,8 @@ def similar_patches(descriptors: Float[Tensor, "image patch channel"], tau: floa
 def normalised_cut(joined: Bool[np.ndarray, "patch other"]) -> Cut:
     """Solve (D - W) v = λ D v for the graph that has weight 1 where ``joined`` and 1e-5 elsewhere.
 
-    ``joined`` is symmetric, over at least two patches. Small graphs, and those on which the iterations do not converge, are
-    solved densely as the authors do.
+    ``joined`` is symmetric, over at least two patches. Small graphs, and those on which the iterations do not
+    converge, are solved densely as the authors do.
     """
     if len(joined) < DENSE_BELOW:
         return dense_cut(joined)
@@ -129,7 +129,7 @@ def _largest(
     count: int,
     random: np.random.Generator,
 ) -> tuple[Float[np.ndarray, " eigenvalue"], Float[np.ndarray, "patch eigenvalue"]]:
-    """The largest eigenvalues, and their vectors, of a symmetric operator once its ``known`` eigenvectors are removed."""
+    """The largest eigenvalues, and their vectors, of a symmetric operator less its ``known`` eigenvectors."""
 
     def deflated(x: Float[np.ndarray, " patch"]) -> Float[np.ndarray, " patch"]:
         along = known @ (known.T @ x)
