@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from foundling.datasets.scenes_shapes import CATEGORIES
 from foundling.datasets.scenes_textures import MATERIALS, lch, noise, region_map
+from foundling.errors import ParameterError
 from foundling.paths import data_dir
-from foundling.types import ParameterError
 
 VERSION = 1
 ANNOTATIONS = "instances.json"
