@@ -7,12 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from foundling.errors import ParameterError
-from foundling.report.style import ACCENT, FOUND, INK, QUIET, as_array
+from foundling.report.style import ACCENT, FILL, FOUND, INK, as_array, styled
 from foundling.report.tables import format_cell
 
 Numbers = Sequence[float | None]
 
 
+@styled
 def bar_intervals(
     ax: Axes,
     names: Sequence[str],
@@ -25,7 +26,7 @@ def bar_intervals(
     title: str | None = None,
     xlim: tuple[float, float] | None = None,
 ) -> Axes:
-    """Horizontal bars, first name on top, each with its interval, and the published value as a diamond.
+    """Horizontal bars, first name on top, each with its interval, and the published value as an upright stroke.
 
     All lists are as long as ``names``; ``None`` is a missing number. The value is printed at the right of each bar.
     """
@@ -35,16 +36,14 @@ def bar_intervals(
     value, rows = _floats(values), np.arange(len(names))
     low = value if lows is None else _floats(lows)
     high = value if highs is None else _floats(highs)
-    ax.barh(rows, np.nan_to_num(value), height=0.62, color=ACCENT, alpha=0.8, zorder=2)
+    ax.barh(rows, np.nan_to_num(value), height=0.62, color=FILL, zorder=2)
     spread = np.stack([value - low, high - value]).clip(min=0)  # [2, bar]
     if lows is not None:
         ax.errorbar(value, rows, xerr=spread, fmt="none", ecolor=INK, elinewidth=1.3, capsize=3.5, zorder=4)
     printed = np.full(len(names), np.nan) if published is None else _floats(published)
     if np.isfinite(printed).any():
-        ax.plot(
-            printed, rows, "D", color=FOUND, markeredgecolor="white", markersize=8, zorder=5, label="published"
-        )  # fmt: skip
-        ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.13), handletextpad=0.3, borderaxespad=0.6)
+        ax.plot(printed, rows, "|", color=FOUND, markersize=21, markeredgewidth=2.6, zorder=3, label="published")
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), handletextpad=0.2, borderaxespad=0.1)
     ends = np.nanmax(np.stack([np.nan_to_num(value), np.nan_to_num(high), np.nan_to_num(printed)]), axis=0)
     for row, (end, number) in enumerate(zip(ends, values, strict=True)):
         ax.annotate(format_cell(number), (end, row), (8, 0), textcoords="offset points", va="center", color=INK)
@@ -57,6 +56,7 @@ def bar_intervals(
     return ax
 
 
+@styled
 def line_with_band(
     ax: Axes,
     x: Sequence[float],
@@ -80,9 +80,7 @@ def line_with_band(
         ax.fill_between(where, _floats(lows), _floats(highs), color=color, alpha=0.18, linewidth=0)
     ax.plot(where, value, "o-", color=color, linewidth=1.8, markersize=5, label=label)
     if published is not None:
-        ax.plot(
-            where, _floats(published), "D", color=FOUND, markeredgecolor="white", markersize=8, label="published"
-        )  # fmt: skip
+        ax.plot(where, _floats(published), "D", color=FOUND, markeredgecolor="white", markersize=7, label="published")
     _axis(ax, xlabel, title)
     ax.set_ylabel(ylabel)
     ax.grid(axis="y")
@@ -91,6 +89,7 @@ def line_with_band(
     return ax
 
 
+@styled
 def gap_histogram(ax: Axes, gaps: Any, tie: float = 1e-6, *, xlabel: str, title: str | None = None) -> Axes:
     """How near to a tie the images' eigenvalue gaps are, on a logarithmic axis, with the tie bound marked.
 
@@ -99,10 +98,10 @@ def gap_histogram(ax: Axes, gaps: Any, tie: float = 1e-6, *, xlabel: str, title:
     """
     every = as_array(gaps).astype(np.float64).ravel()
     known = every[np.isfinite(every)]
-    floor = min(tie / 10, known[known > 0].min(initial=tie))
-    shown = np.maximum(known, floor)
-    edges = np.geomspace(floor, max(shown.max(initial=tie * 10), tie * 10) * 1.0001, 31)
-    ax.hist(shown, bins=edges.tolist(), color=ACCENT, alpha=0.8)
+    quarters = np.log10(known[known > 0] / tie) * 4  # bins of a quarter of a decade, the bound being an edge
+    first, last = np.floor(quarters.min(initial=-4)), np.floor(quarters.max(initial=4)) + 1
+    edges = tie * 10 ** (np.arange(first, last + 1) / 4)
+    ax.hist(np.clip(known, edges[0], None), bins=edges.tolist(), color=FILL)
     missing = "" if len(known) == len(every) else f"; {len(every) - len(known)} not available"
     ties = int((known < tie).sum())
     ax.axvline(tie, color=FOUND, linewidth=1.6, label=f"tie below {tie:g}: {ties} of {len(known)} images{missing}")
@@ -120,6 +119,5 @@ def _floats(values: Numbers) -> np.ndarray:
 
 def _axis(ax: Axes, xlabel: str, title: str | None) -> None:
     ax.set_xlabel(xlabel)
-    ax.tick_params(color=QUIET)
     if title is not None:
         ax.set_title(title)

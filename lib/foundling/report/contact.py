@@ -14,11 +14,11 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 
 from foundling.report.page import render
-from foundling.report.style import ACCENT, FOUND, write_bytes
+from foundling.report.style import FOUND, write_bytes
 from foundling.types import Failure
 
 THUMBS = "thumbs"
-COLORS = (FOUND, ACCENT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = (FOUND, "#0091FF", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _THUMB_NAME = re.compile(r"\d{6}\.jpg")
 
 
@@ -98,7 +98,7 @@ def _card(entry: Entry, file: Path, side: int, colors: dict[str, str]) -> dict[s
     colors |= label_colors([*colors, *entry.labels])
     small = thumbnail(entry.image, entry.boxes, [colors[label] for label in entry.labels] or FOUND, side)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
+    small.save(buffer, "JPEG", quality=85, subsampling=0)  # thin coloured lines stay sharp
     write_bytes(file, buffer.getvalue())
     return {
         "name": entry.name,
@@ -120,7 +120,7 @@ def thumbnail(
     small = small.copy() if small is image else small
     small.thumbnail((side, side))
     scale = np.array([small.width / image.width, small.height / image.height] * 2)
-    return draw_overlay(small, boxes * scale, colors, width=3 if max(small.size) > 100 else 1)
+    return draw_overlay(small, boxes * scale, colors, width=4 if max(small.size) > 100 else 1)
 
 
 def _described(entry: Entry) -> list[str]:

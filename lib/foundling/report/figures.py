@@ -21,12 +21,13 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from foundling.errors import ParameterError
-from foundling.report.style import FOUND, STYLE, TRUTH, as_array
+from foundling.report.style import FOUND, TRUTH, as_array, styled, subplots
 
 Picture = Image.Image | np.ndarray
 HALO = "black"
 
 
+@styled
 def show_image(
     ax: Axes,
     image: Picture,
@@ -43,10 +44,12 @@ def show_image(
     pixels = _pixels(image)
     _frame(ax, pixels.shape[0], pixels.shape[1], title)
     ax.imshow(pixels, extent=(0, pixels.shape[1], pixels.shape[0], 0), interpolation="antialiased")
-    show_boxes(ax, truths, color=TRUTH, dashed=True)
+    show_boxes(ax, truths, color=TRUTH, dashed=True, width=1.4)
     show_boxes(ax, boxes, color=FOUND)
     if key and (handles := _key(boxes is not None, truths is not None)):
-        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, handlelength=2.4)
+        ax.legend(
+            handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, handlelength=2.4, borderaxespad=0.3
+        )
     return ax
 
 
@@ -69,19 +72,25 @@ def show_boxes(ax: Axes, boxes: Any, color: str = FOUND, dashed: bool = False, w
 
 
 def show_patch(ax: Axes, patch: tuple[int, int], patch_size: int, color: str = FOUND) -> Axes:
-    """Mark one patch, ``(row, column)`` of the grid, such as LOST's seed."""
+    """Mark one patch, ``(row, column)`` of the grid, such as LOST's seed: filled, with a ring that shows when small."""
     row, column = patch
-    box = np.array([column, row, column + 1, row + 1], dtype=np.float64) * patch_size
     ax.add_patch(
-        Rectangle(
-            (box[0], box[1]), patch_size, patch_size,
-            facecolor=color, edgecolor="white", linewidth=1.4,
-            path_effects=[Stroke(linewidth=3.0, foreground=HALO), Normal()],
-        )
-    )  # fmt: skip
+        Rectangle((column * patch_size, row * patch_size), patch_size, patch_size, facecolor=color, edgecolor="white")
+    )
+    ax.plot(
+        (column + 0.5) * patch_size,
+        (row + 0.5) * patch_size,
+        "o",
+        markersize=15,
+        markerfacecolor="none",
+        markeredgecolor=color,
+        markeredgewidth=2,
+        path_effects=[Stroke(linewidth=4, foreground="white"), Normal()],
+    )
     return ax
 
 
+@styled
 def show_patch_map(
     ax: Axes,
     image: Picture,
@@ -120,12 +129,14 @@ def show_patch_map(
     )
     _frame(ax, pixels.shape[0], pixels.shape[1], title)
     if colorbar:
-        bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.85, pad=0.03, aspect=22, label=label)
+        beside = ax.inset_axes((1.03, 0.0, 0.045, 1.0))  # as high as the image, whatever its shape
+        bar = ax.figure.colorbar(drawn, cax=beside, label=label)
         bar.outline.set_visible(False)
-        bar.ax.tick_params(length=2, labelsize=8)
+        beside.tick_params(length=2, labelsize=8)
     return ax
 
 
+@styled
 def show_mask(
     ax: Axes,
     image: Picture,
@@ -190,6 +201,7 @@ def pca_colours(features: Any, grid: tuple[int, int]) -> Float[np.ndarray, "imag
     return colours.reshape(images, *grid, 3)
 
 
+@styled
 def show_pca(
     ax: Axes, image: Picture, features: Any, grid: tuple[int, int], patch_size: int, title: str | None = None
 ) -> Axes:
@@ -205,6 +217,7 @@ def show_pca(
     return ax
 
 
+@styled
 def gallery(
     images: Sequence[Picture],
     boxes: Sequence[Any] | None = None,
@@ -226,18 +239,15 @@ def gallery(
         raise ParameterError("the gallery has no images: check that there are some before drawing it")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(
-            rows, columns, figsize=(columns * cell, rows * cell), layout="constrained", squeeze=False
-        )
-        for i, ax in enumerate(axes.flat):
-            if i >= len(images):
-                ax.set_axis_off()
-                continue
-            title = titles[i] if titles else None
-            show_image(ax, images[i], boxes[i] if boxes else None, truths[i] if truths else None, title)
-        if handles := _key(boxes is not None, truths is not None):
-            fig.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=2.4)
+    fig, axes = subplots(rows, columns, (cell, cell))
+    for i, ax in enumerate(np.ravel(axes)):
+        if i >= len(images):
+            ax.set_axis_off()
+            continue
+        title = titles[i] if titles else None
+        show_image(ax, images[i], boxes[i] if boxes else None, truths[i] if truths else None, title)
+    if handles := _key(boxes is not None, truths is not None):
+        fig.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=2.4)
     return fig
 
 
@@ -248,7 +258,7 @@ def _pixels(image: Picture) -> np.ndarray:
 def _frame(ax: Axes, height: int, width: int, title: str | None) -> None:
     ax.set_xlim(0, width)
     ax.set_ylim(height, 0)
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", anchor="NW")  # images of unequal shape side by side share their upper left corner
     ax.set_axis_off()
     if title is not None:
         ax.set_title(title)
@@ -263,5 +273,5 @@ def _key(found: bool, annotated: bool) -> list[Line2D]:
     if found:
         entries.append(Line2D([], [], color=FOUND, linewidth=2, label="found"))
     if annotated:
-        entries.append(Line2D([], [], color=TRUTH, linewidth=2, linestyle=(0, (4, 2)), label="annotated"))
+        entries.append(Line2D([], [], color=TRUTH, linewidth=1.4, linestyle=(0, (4, 2)), label="annotated"))
     return entries
