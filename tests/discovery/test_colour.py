@@ -1,0 +1,76 @@
+"""The colour control: patch means and deviations of red, green and blue, centred per image."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foundling.discovery import lost
+from foundling.discovery.colour import colour_features
+from foundling.types import ParameterError
+
+
+def picture(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def random_picture(rng: np.random.Generator, height: int, width: int) -> Image.Image:
+    return picture(rng.integers(0, 256, (height, width, 3)))
+
+
+def naive(image: Image.Image, side: int) -> np.ndarray:
+    """Patch by patch, with numpy's own mean and standard deviation."""
+    pixels = np.asarray(image).astype(float) / 255
+    patches = [
+        pixels[y : y + side, x : x + side].reshape(-1, 3)
+        for y in range(0, pixels.shape[0], side)
+        for x in range(0, pixels.shape[1], side)
+    ]
+    values = np.array([np.concatenate([p.mean(0), p.std(0)]) for p in patches])
+    return values - values.mean(0)
+
+
+def test_two_plain_halves_are_told_apart_by_their_means() -> None:
+    pixels = np.zeros((8, 16, 3))
+    pixels[:, 8:] = (255, 51, 0)
+    features = colour_features([picture(pixels)], patch_size=8)
+    assert features.grid == (1, 2)
+    expected = [[-0.5, -0.1, 0, 0, 0, 0], [0.5, 0.1, 0, 0, 0, 0]]
+    np.testing.assert_allclose(features.facet("keys")[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(24, 32, 8), (21, 30, 8), (5, 40, 16)])
+def test_equals_the_patches_one_by_one_also_at_ragged_edges(
+    rng: np.random.Generator, height: int, width: int, side: int
+) -> None:
+    images = [random_picture(rng, height, width) for _ in range(2)]
+    features = colour_features(images, side)
+    assert features.grid == (-(-height // side), -(-width // side))
+    for i, image in enumerate(images):
+        np.testing.assert_allclose(features.facet("keys")[i], naive(image, side), atol=2e-5)
+
+
+def test_mirrored_image_has_mirrored_features(rng: np.random.Generator) -> None:
+    image = random_picture(rng, 24, 32)
+    mirrored = colour_features([image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]).facet("keys")[0]
+    straight = colour_features([image]).facet("keys")[0]
+    torch.testing.assert_close(mirrored.view(3, 4, 6).flip(1), straight.view(3, 4, 6), atol=1e-5, rtol=0)
+
+
+def test_lost_finds_a_plain_square_with_them() -> None:
+    pixels = np.full((64, 64, 3), (40, 160, 60))
+    pixels[16:32, 24:48] = (220, 40, 200)
+    box = lost(colour_features([picture(pixels)]), k=1)[0].boxes[0]
+    np.testing.assert_array_equal(box, [24, 16, 48, 32])
+
+
+def test_errors_name_what_is_wrong(rng: np.random.Generator) -> None:
+    images = [random_picture(rng, 16, 16), random_picture(rng, 16, 24)]
+    with pytest.raises(ParameterError, match="16x16 and 24x16"):
+        colour_features(images)
+    with pytest.raises(ParameterError, match="at least one image"):
+        colour_features([])
+    with pytest.raises(ParameterError, match="patch_size is 0"):
+        colour_features(images[:1], patch_size=0)
+    with pytest.raises(ParameterError, match="2 names for 1 images"):
+        colour_features(images[:1], names=["a", "b"])
