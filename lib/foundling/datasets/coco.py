@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from pycocotools import mask as rle_codec
 from pycocotools.coco import COCO
 
@@ -47,8 +48,8 @@ def open_coco(
     content = _load(root, annotations)
     images = _images(content["images"], problems)
     categories = _categories(content["categories"], annotations)
-    content["annotations"] = _usable(content["annotations"], images, categories, problems)
-    index = _index(content)
+    usable = _usable(content["annotations"], images, categories, problems)
+    index = _index({**content, "images": list(images.values()), "annotations": usable})
     kept = _chosen(images, image_ids, problems)
     here = files_present(root, [images[i]["file_name"] for i in kept])
     samples = []
@@ -200,23 +201,58 @@ def _rles(
 
 
 def _rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] | None:
-    """One segmentation (polygons, or RLE with counts as a list or a string) as an RLE dict with string counts."""
-    if _has(segmentation, counts=list, size=list) or _has(segmentation, counts=str, size=list):
-        if tuple(segmentation["size"]) != size:
-            return None
-        rle = segmentation
-        if isinstance(rle["counts"], list):
-            if sum(rle["counts"]) != size[0] * size[1]:
-                return None
-            rle = rle_codec.frPyObjects(rle, *size)
-    else:
-        polygons = [p for p in segmentation if _is_polygon(p)] if isinstance(segmentation, list) else []
+    """One segmentation (polygons, or RLE with counts as a list or a string) as an RLE dict with string counts.
+
+    ``None`` where pycocotools would crash on it, or decode it to uninitialised memory.
+    """
+    pixels = size[0] * size[1]
+    if isinstance(segmentation, list):
+        polygons = [p for p in segmentation if _is_polygon(p, 4.0 * max(size))]
         if not polygons:
             return None
-        rle = rle_codec.merge(rle_codec.frPyObjects(polygons, *size))
-    counts = rle["counts"]
-    return {"size": list(size), "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
+        counts = rle_codec.merge(rle_codec.frPyObjects(polygons, *size))["counts"].decode("ascii")
+    elif not _has(segmentation, size=list) or segmentation["size"] != list(size):
+        return None
+    elif _has(segmentation, counts=str):
+        counts = segmentation["counts"]
+        if run_lengths(counts).sum() != pixels:
+            return None
+    else:
+        runs = segmentation.get("counts")
+        if not isinstance(runs, list) or not all(isinstance(r, int) and r >= 0 for r in runs) or sum(runs) != pixels:
+            return None
+        counts = rle_codec.frPyObjects(segmentation, *size)["counts"].decode("ascii")
+    return {"size": list(size), "counts": counts}
 
 
-def _is_polygon(points: Any) -> bool:
-    return isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
+def _is_polygon(points: Any, reach: float) -> bool:
+    """Three or more points, none of them so far away that rasterising their edges would exhaust the memory."""
+    return (
+        isinstance(points, list)
+        and len(points) >= 6
+        and len(points) % 2 == 0
+        and all(isinstance(v, int | float) and -reach <= v <= reach for v in points)
+    )
+
+
+def run_lengths(counts: str) -> Int[np.ndarray, " run"]:
+    """The runs (background, object, background, …) that the string of a compressed RLE stands for; none if damaged.
+
+    Each run is a little-endian number of signed five-bit digits, kept in printable characters from ``"0"`` on, whose
+    bit 5 says that another digit follows; from the fourth on it is the difference to the run two places before.
+    """
+    codes = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
+    none = np.zeros(0, dtype=np.int64)
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return none
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    digits = ends - starts + 1
+    if digits.max() > 7:  # more than 32 bits
+        return none
+    place = 5 * (np.arange(codes.size) - np.repeat(starts, digits))
+    runs = np.add.reduceat((codes & 31) << place, starts)
+    runs -= np.where(codes[ends] & 16, 1 << 5 * digits, 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs if runs.min() >= 0 else none

@@ -1,0 +1,79 @@
+"""Small datasets in the published layouts, written by tests: VOCdevkit and COCO."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+
+class VocObject(NamedTuple):
+    """One object as VOC writes it: one-based, inclusive corners."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: int = 0
+    truncated: int = 0
+
+
+def voc_xml(image: str, size: tuple[int, int] | None, objects: Sequence[VocObject]) -> str:
+    """A VOC annotation; ``size`` is (width, height). Each object also has a part, which must never count."""
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    text = f"<annotation><folder>VOC2007</folder><filename>{image}.jpg</filename>"
+    if size is not None:
+        text += f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"
+    for thing in objects:
+        box = "".join(f"<{side}>{value}</{side}>" for side, value in zip(sides, thing.box, strict=True))
+        part = (
+            "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2.5</xmax><ymax>2</ymax></bndbox></part>"
+        )
+        text += f"<object><name>{thing.name}</name><truncated>{thing.truncated}</truncated>"
+        text += f"<difficult>{thing.difficult}</difficult>\n<bndbox>{box}</bndbox>{part}</object>"
+    return text + "</annotation>\n"
+
+
+def make_voc(
+    root: Path, images: Mapping[str, Sequence[VocObject]], year: int = 2007, split: str = "trainval", side: int = 50
+) -> Path:
+    """``root/VOC<year>`` with square black images and one split that lists them all; returns that folder."""
+    home = root / f"VOC{year}"
+    for folder in ("ImageSets/Main", "JPEGImages", "Annotations"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    (home / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{image}\n" for image in images))
+    for image, objects in images.items():
+        Image.new("RGB", (side, side)).save(home / "JPEGImages" / f"{image}.jpg")
+        (home / "Annotations" / f"{image}.xml").write_text(voc_xml(image, (side, side), objects))
+    return home
+
+
+def coco_annotation(image_id: int, box: Sequence[float], category_id: int = 1, **more: Any) -> dict[str, Any]:
+    """One COCO annotation whose only polygon is its box, ``(x, y, width, height)``."""
+    x, y, w, h = box
+    polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
+    return {
+        "image_id": image_id, "category_id": category_id, "bbox": list(box), "segmentation": [polygon], "area": w * h,
+        "iscrowd": 0, **more,
+    }  # fmt: skip
+
+
+def make_coco(
+    folder: Path,
+    names: Mapping[int, str],
+    annotations: Sequence[dict[str, Any]],
+    annotation_file: Path | None = None,
+    size: tuple[int, int] = (60, 40),
+) -> Path:
+    """Black images of ``size`` (width, height) in ``folder`` by id, and an instances JSON, whose path is returned."""
+    for name in names.values():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(folder / name)
+    content = {
+        "images": [{"id": i, "file_name": n, "width": size[0], "height": size[1]} for i, n in names.items()],
+        "annotations": [{"id": i, **a} for i, a in enumerate(annotations, start=1)],
+        "categories": [{"id": 7, "name": "dog"}, {"id": 1, "name": "cat"}],
+    }
+    file = annotation_file or folder / "instances.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return file
