@@ -1,0 +1,91 @@
+"""Bootstrap intervals against a loop, known widths, and their degenerate cases."""
+
+import numpy as np
+import pytest
+
+from foundling.errors import FoundlingError
+from foundling.evaluation import mean_interval, paired_difference
+
+
+def test_agrees_with_resampling_in_a_loop(rng):
+    values = rng.random(80)
+    means = []
+    for _ in range(20_000):
+        means.append(values[rng.integers(0, len(values), len(values))].mean())
+    expected = np.percentile(means, [2.5, 97.5])
+    interval = mean_interval(values)
+    width = expected[1] - expected[0]
+    assert interval.value == pytest.approx(values.mean())
+    assert abs(interval.low - expected[0]) < 0.05 * width
+    assert abs(interval.high - expected[1]) < 0.05 * width
+
+
+def test_half_of_four_hundred_images_has_the_binomial_width():
+    interval = mean_interval(np.arange(400) % 2.0)
+    assert interval.value == 0.5
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * 0.025, rel=0.05)
+
+
+def test_a_seed_gives_an_interval_and_another_nearly_the_same(rng):
+    values = rng.random(200)
+    assert mean_interval(values, seed=3) == mean_interval(values, seed=3)
+    other = mean_interval(values, seed=4)
+    assert other != mean_interval(values, seed=3)
+    assert abs(other.low - mean_interval(values, seed=3).low) < 0.003
+
+
+def test_batches_do_not_change_the_interval(rng, monkeypatch):
+    values = rng.random(300)
+    whole = mean_interval(values)
+    monkeypatch.setattr("foundling.evaluation.bootstrap._DRAWS", 300 * 7)
+    np.testing.assert_allclose(mean_interval(values), whole, atol=1e-12)
+
+
+def test_more_confidence_is_wider(rng):
+    values = rng.random(60)
+    narrow, wide = mean_interval(values, confidence=0.5), mean_interval(values, confidence=0.99)
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+@pytest.mark.parametrize("values", [[0.25], [0.1] * 7, [0.0] * 3])
+def test_equal_values_have_no_width(values):
+    assert mean_interval(np.array(values)) == (values[0],) * 3
+
+
+def test_no_values_are_not_available():
+    assert mean_interval(np.zeros(0)) == (None, None, None)
+    nobody = np.zeros(3, dtype=bool)
+    assert paired_difference(nobody, nobody, nobody) == (None, None, None)
+
+
+def test_wrong_values_are_explained():
+    with pytest.raises(FoundlingError, match="1 of 2 values are not finite"):
+        mean_interval(np.array([1.0, np.nan]))
+    with pytest.raises(FoundlingError, match=r"confidence is 95.0.*such as 0\.95"):
+        mean_interval(np.array([1.0, 2.0]), confidence=95.0)
+
+
+def test_paired_difference_by_hand():
+    a = np.array([True, True, True, False, True])
+    b = np.array([True, False, False, False, False])
+    counted = np.array([True, True, True, True, False])
+    result = paired_difference(a, b, counted)
+    assert result.value == 50  # 3 of 4 against 1 of 4
+    assert result.low == 0 and result.high == 100  # no image speaks against a
+    assert paired_difference(b, a, counted).value == -50
+
+
+def test_pairing_cancels_what_images_have_in_common(rng):
+    easy = rng.random(500) < 0.5
+    better = easy | (rng.random(500) < 0.05)  # hits whatever the other hits, and a little more
+    paired = paired_difference(better, easy)
+    alone = mean_interval(better.astype(float)), mean_interval(easy.astype(float))
+    assert 0 < paired.low < paired.value < paired.high
+    assert alone[0].low < alone[1].high  # the two intervals overlap, though one is clearly better
+    mirrored = paired_difference(easy, better)
+    np.testing.assert_allclose([mirrored.low, mirrored.high], [-paired.high, -paired.low], atol=1e-9)
+
+
+def test_unequal_images_are_counted_in_the_message():
+    with pytest.raises(FoundlingError, match="hits_a has 3, hits_b 2, counted 3"):
+        paired_difference(np.zeros(3, dtype=bool), np.zeros(2, dtype=bool))
