@@ -1,9 +1,14 @@
-"""The page of a study: what its runs wrote, gathered into one self-contained HTML file."""
+"""The page of a study: what its runs wrote, gathered into one self-contained HTML file.
 
+As a command: ``python -m foundling.report.page reports/demo``.
+"""
+
+import argparse
 import base64
 import io
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, UnidentifiedImageError
 
-from foundling.errors import DataMissing
+from foundling.errors import DataMissing, FoundlingError, ParameterError
 from foundling.paths import STUDIES
 from foundling.report.style import write_bytes
 from foundling.report.tables import MISSING, format_cell, read_captions, read_table
@@ -55,7 +60,7 @@ def write_report(study_dir: Path, study_file: Path | None = None) -> Path:
     ``studies/<study>.yaml`` where it exists). What a run lacks, or wrote unreadably, is said in its section. The page
     is a function of these files alone.
 
-    Raises :class:`DataMissing` where there is no run at all.
+    Raises :class:`DataMissing` where there is no run at all, :class:`ParameterError` for an unreadable study file.
     """
     folders = sorted(p for p in study_dir.glob("*") if p.is_dir() and _RUN_FOLDER.fullmatch(p.name))
     if not folders:
@@ -65,7 +70,7 @@ def write_report(study_dir: Path, study_file: Path | None = None) -> Path:
         )
     source = study_file or STUDIES / f"{study_dir.name}.yaml"
     text = source.read_text(encoding="utf-8") if source.is_file() else ""
-    study = _mapping(yaml.safe_load(text) if text else None)
+    study = _study(text, source)
     runs = [gather_run(folder) for folder in folders]
     absent = [name for name in study.get("notebooks") or () if not (study_dir / str(name)).is_dir()]
     page = render(
@@ -133,15 +138,30 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _metric_table(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    named = any("notebook" in record for record in records)
+    """Records as a table; the columns notebook and published are there where a record has them."""
+    columns = {"metric": "name", "ours [95 % interval]": "ours", "published": "published"}
+    if any("notebook" in record for record in records):
+        columns = {"notebook": "notebook", **columns}
+    if all(record["published"] is None for record in records):
+        del columns["published"]
     rows = []
     for record in records:
-        value, digits = record["value"], _digits(record["value"])
+        value = record["value"]
+        digits = _digits(value)
         ours = value if record["low"] is None else (value, record["low"], record["high"])
-        cells = [record["name"], format_cell(ours, digits), format_cell(record["published"], digits)]
-        rows.append([record["notebook"], *cells] if named else cells)
-    header = ["metric", "ours [95 % interval]", "published"]
-    return _table("", ["notebook", *header] if named else header, rows)
+        cells = {
+            **record,
+            "ours": format_cell(int(value) if _whole(record) else ours, digits),
+            "published": format_cell(record["published"], digits),
+        }
+        rows.append([cells[key] for key in columns.values()])
+    return _table("", list(columns), rows)
+
+
+def _whole(record: Mapping[str, Any]) -> bool:
+    """Whether a metric is a count: a whole number without an interval or a published value."""
+    value = record["value"]
+    return record["low"] is None and record["published"] is None and isinstance(value, float) and value.is_integer()
 
 
 def _digits(value: Any) -> int:
@@ -210,6 +230,14 @@ def _ordered(folder: Path, pattern: str, captions: Mapping[str, str], problems: 
     return [present[name] for name in [*captions, *(n for n in present if n not in captions)] if name in present]
 
 
+def _study(text: str, source: Path) -> dict[str, Any]:
+    """The keys of a study file (its text is ``text``), without judging them: ``foundling.studies`` does."""
+    try:
+        return _mapping(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{source} is not a readable YAML file: {' '.join(str(error).split())}") from None
+
+
 def _read_json(path: Path, problems: list[str]) -> Any:
     if not path.is_file():
         problems.append(f"{path.name} is missing: the run did not finish.")
@@ -260,3 +288,21 @@ def _facts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     devices = dict.fromkeys(str(run["device"]) for run in runs if run["device"])
     count = f"{len(runs)} notebook{'' if len(runs) == 1 else 's'}"
     return [count, *(f"commit {c}" for c in commits), *devices]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page of the study folder named on the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m foundling.report.page", description="Write the page of a study.")
+    parser.add_argument("folder", type=Path, help="reports/<study>")
+    parser.add_argument("--study", type=Path, metavar="FILE", help="the study file (default: studies/<study>.yaml)")
+    args = parser.parse_args(arguments)
+    try:
+        print(write_report(args.folder, args.study))
+    except FoundlingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
