@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
-from foundling.report.page import render
+from foundling.report.render import render
 from foundling.report.style import FOUND, write_bytes
 from foundling.types import Failure
 

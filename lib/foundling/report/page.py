@@ -4,52 +4,21 @@ As a command: ``python -m foundling.report.page reports/demo``.
 """
 
 import argparse
-import base64
-import io
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image, UnidentifiedImageError
 
 from foundling.errors import DataMissing, FoundlingError, ParameterError
 from foundling.paths import STUDIES
+from foundling.report.gather import gather_run, mapping, metric_table
+from foundling.report.render import render
 from foundling.report.style import write_bytes
-from foundling.report.tables import MISSING, format_cell, read_captions, read_table
 
 _RUN_FOLDER = re.compile(r"\d\d_\w+")
-_NUMBER = re.compile(r"[-+−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?( ?%| s)?( \[[^\]]*\])?")
-_SUFFIXES = (".low", ".high", ".published")
-_FIRST = (
-    "study",
-    "notebook",
-    "commit",
-    "modified",
-    "device",
-    "dataset",
-    "weights",
-    "seeds",
-    "seconds_per_image",
-    "seconds",
-)
-
-
-def render(template: str, **context: Any) -> str:
-    """Fill a template of ``report/templates`` in; every value is escaped, and a missing one is an error."""
-    environment = Environment(
-        loader=PackageLoader("foundling.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**context)
 
 
 def write_report(study_dir: Path, study_file: Path | None = None) -> Path:
@@ -88,44 +57,6 @@ def write_report(study_dir: Path, study_file: Path | None = None) -> Path:
     return write_bytes(study_dir / "index.html", page.encode())
 
 
-def gather_run(folder: Path) -> dict[str, Any]:
-    """What one run folder holds, ready for the template; ``problems`` says what is missing or unreadable in it."""
-    problems: list[str] = []
-    metrics = _mapping(_read_json(folder / "metrics.json", problems))
-    provenance = _mapping(_read_json(folder / "provenance.json", problems))
-    has_notebook = (folder / "notebook.html").is_file()
-    if not has_notebook:
-        problems.append("notebook.html is missing: the run stopped before its page was written.")
-    return {
-        "name": folder.name,
-        "anchor": folder.name,
-        "label": run_label(folder.name),
-        "notebook": quote(f"{folder.name}/notebook.html") if has_notebook else None,
-        "records": metric_records(metrics),
-        "metrics": _metric_table(metric_records(metrics)),
-        "tables": _tables(folder / "tables", problems),
-        "figures": _figures(folder / "figures", problems),
-        "provenance": _provenance_rows(provenance),
-        "unavailable": _mapping(provenance.get("not_available")),
-        "commit": _commit(provenance),
-        "device": provenance.get("device"),
-        "stamp": _stamp(provenance),
-        "problems": problems,
-    }
-
-
-def run_label(name: str) -> str:
-    """``02_single_object_discovery`` as a heading: "02 Single object discovery"."""
-    number, _, words = name.partition("_")
-    return f"{number} {words.replace('_', ' ').capitalize()}"
-
-
-def metric_records(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One record (name, value, low, high, published) a metric; ``x.low`` and its like belong to the metric ``x``."""
-    own = [name for name in metrics if not (name.endswith(_SUFFIXES) and name.rpartition(".")[0] in metrics)]
-    return [{"name": name, "value": metrics[name]} | {s[1:]: metrics.get(name + s) for s in _SUFFIXES} for name in own]
-
-
 def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The metrics that have an interval or a published value, of every run."""
     rows = [
@@ -134,152 +65,7 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for record in run["records"]
         if record["low"] is not None or record["published"] is not None
     ]
-    return _metric_table(rows)
-
-
-def _metric_table(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Records as a table; the columns notebook and published are there where a record has them."""
-    columns = {"metric": "name", "ours [95 % interval]": "ours", "published": "published"}
-    if any("notebook" in record for record in records):
-        columns = {"notebook": "notebook", **columns}
-    if all(record["published"] is None for record in records):
-        del columns["published"]
-    rows = []
-    for record in records:
-        value = record["value"]
-        digits = _digits(value)
-        ours = value if record["low"] is None else (value, record["low"], record["high"])
-        cells = {
-            **record,
-            "ours": format_cell(int(value) if _whole(record) else ours, digits),
-            "published": format_cell(record["published"], digits),
-        }
-        rows.append([cells[key] for key in columns.values()])
-    return _table("", list(columns), rows)
-
-
-def _whole(record: Mapping[str, Any]) -> bool:
-    """Whether a metric is a count: a whole number without an interval or a published value."""
-    value = record["value"]
-    return record["low"] is None and record["published"] is None and isinstance(value, float) and value.is_integer()
-
-
-def _digits(value: Any) -> int:
-    """Decimals that leave about three figures."""
-    if not isinstance(value, float):
-        return 1
-    return 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-
-
-def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """A table for the template; columns of nothing but numbers are aligned to the right."""
-    columns = [[row[i] for row in rows] for i in range(len(header))]
-    numeric = [
-        any(cell not in ("", MISSING) for cell in cells)
-        and all(cell in ("", MISSING) or _NUMBER.fullmatch(cell) for cell in cells)
-        for cells in columns
-    ]
-    return {"caption": caption, "header": list(header), "rows": list(rows), "numeric": numeric}
-
-
-def _tables(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
-    tables = []
-    captions = _captions(folder, problems)
-    for path in _ordered(folder, "*.csv", captions, problems):
-        try:
-            header, rows = read_table(path)
-        except (ValueError, UnicodeDecodeError) as error:
-            problems.append(f"tables/{path.name} cannot be read ({error}).")
-            continue
-        if any(len(row) != len(header) for row in rows):
-            problems.append(f"tables/{path.name} has rows that are longer or shorter than its header.")
-            continue
-        tables.append(_table(captions.get(path.stem, path.stem), header, rows))
-    return tables
-
-
-def _figures(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
-    figures = []
-    captions = _captions(folder, problems)
-    for path in _ordered(folder, "*.png", captions, problems):
-        content = path.read_bytes()
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                width, height = image.size
-        except UnidentifiedImageError:
-            problems.append(f"figures/{path.name} is not a picture.")
-            continue
-        uri = "data:image/png;base64," + base64.b64encode(content).decode()
-        caption = captions.get(path.stem, "")
-        figures.append({"name": path.stem, "caption": caption, "uri": uri, "width": width, "height": height})
-    return figures
-
-
-def _captions(folder: Path, problems: list[str]) -> dict[str, str]:
-    try:
-        return read_captions(folder)
-    except json.JSONDecodeError as error:
-        problems.append(f"{folder.name}/captions.json cannot be read ({error}).")
-        return {}
-
-
-def _ordered(folder: Path, pattern: str, captions: Mapping[str, str], problems: list[str]) -> list[Path]:
-    """The files of a folder in the order of their captions, then those without one by name."""
-    present = {path.stem: path for path in sorted(folder.glob(pattern))}
-    problems += [f"{folder.name}/{name} has a caption but no file." for name in captions if name not in present]
-    return [present[name] for name in [*captions, *(n for n in present if n not in captions)] if name in present]
-
-
-def _study(text: str, source: Path) -> dict[str, Any]:
-    """The keys of a study file (its text is ``text``), without judging them: ``foundling.studies`` does."""
-    try:
-        return _mapping(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{source} is not a readable YAML file: {' '.join(str(error).split())}") from None
-
-
-def _read_json(path: Path, problems: list[str]) -> Any:
-    if not path.is_file():
-        problems.append(f"{path.name} is missing: the run did not finish.")
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"{path.name} cannot be read ({error}): run the notebook again.")
-        return None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _flat(value: Any) -> str:
-    """A value of the provenance as one line of text."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_flat(inner)}" for name, inner in value.items()) or MISSING
-    if isinstance(value, list):
-        return ", ".join(_flat(inner) for inner in value) or MISSING
-    return format_cell(value, 3)
-
-
-def _provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of every fact, the ones that identify the run first."""
-    names = [*(n for n in _FIRST if n in provenance), *(n for n in provenance if n not in _FIRST)]
-    return [(name.replace("_", " "), _flat(provenance[name])) for name in names if name != "not_available"]
-
-
-def _commit(provenance: Mapping[str, Any]) -> str:
-    """The commit, short, and whether the code had been changed since."""
-    changed = " with changes" if provenance.get("modified") else ""
-    return str(provenance.get("commit") or "unknown")[:10] + changed
-
-
-def _stamp(provenance: Mapping[str, Any]) -> str:
-    """What made a figure or table: study, commit, backbone and its weights' checksum."""
-    weights = _mapping(provenance.get("weights"))
-    sums = {name: entry.get("checksum") if isinstance(entry, dict) else entry for name, entry in weights.items()}
-    named = [f"{name} {checksum}" for name, checksum in sums.items()]
-    return " · ".join([f"study {provenance.get('study', MISSING)}", f"commit {_commit(provenance)}", *named])
+    return metric_table(rows)
 
 
 def _facts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -288,6 +74,14 @@ def _facts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     devices = dict.fromkeys(str(run["device"]) for run in runs if run["device"])
     count = f"{len(runs)} notebook{'' if len(runs) == 1 else 's'}"
     return [count, *(f"commit {c}" for c in commits), *devices]
+
+
+def _study(text: str, source: Path) -> dict[str, Any]:
+    """The keys of a study file (its text is ``text``), without judging them: ``foundling.studies`` does."""
+    try:
+        return mapping(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{source} is not a readable YAML file: {' '.join(str(error).split())}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
