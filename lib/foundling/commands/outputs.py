@@ -1,25 +1,26 @@
 """What ``foundling discover`` writes once the boxes are known: COCO files, overlays, the contact sheet, the summary."""
 
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
-from tqdm import tqdm
 
 from foundling.datasets.images import read_image
 from foundling.discovery.export import coco_results
+from foundling.discovery.progress import progress
 from foundling.discovery.stream import Found
-from foundling.report.contact import Entry, contact_sheet, draw_overlay
-from foundling.report.style import PALETTE, write_bytes
+from foundling.report.contact import Entry, contact_sheet, draw_overlay, label_colors
+from foundling.report.style import write_bytes
 from foundling.types import Failure, Sample
 
 OVERLAY_SIDE = 1600  # pixels: an overlay is for looking, not for measuring
 OVERLAY_NAME = re.compile(r"\d{5,}_.*\.jpg")
-COLORS = (PALETTE[1], PALETTE[0], *PALETTE[2:])  # the first method in the colour of everything that was found
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -32,11 +33,14 @@ def write_coco(out: Path, samples: Sequence[Sample], found: Found) -> None:
     for label in found.boxes:
         name = "results.json" if len(found.boxes) == 1 else f"results.{label}.json"
         write_json(out / name, coco_results(found, samples, label))
-    failed = {failure.index for failure in found.failures}
     images = [
-        {"id": sample.image_id, "file_name": sample.name, "width": int(width), "height": int(height)}
-        for i, (sample, (height, width)) in enumerate(zip(samples, found.sizes, strict=True))
-        if i not in failed
+        {
+            "id": samples[record["index"]].image_id,
+            "file_name": record["name"],
+            "width": record["size"][1],
+            "height": record["size"][0],
+        }
+        for record in found.records
     ]
     write_json(out / "images.json", {"images": images, "annotations": [], "categories": [{"id": 1, "name": "object"}]})
 
@@ -55,18 +59,26 @@ def write_pictures(
 
 
 def _entries(overlays: Path, samples: Sequence[Sample], found: Found, written: set[Path]) -> Iterator[Entry]:
-    failed = {failure.index for failure in found.failures}
-    for i, sample in enumerate(tqdm(samples, desc="overlays", unit="photo")):
-        if i in failed:
-            continue
-        image = read_image(sample.path, orient=sample.orient)
-        boxes = {label: found.boxes[label][i : i + 1].astype(np.float64) for label in found.boxes}
-        path = overlays / overlay_name(sample)
-        write_overlay(path, image, boxes)
-        written.add(path)
-        for label, box in boxes.items():
-            name = sample.name if len(boxes) == 1 else f"{sample.name} ({label})"
-            yield Entry(name, image, box, link=f"{overlays.name}/{path.name}")
+    labels = tuple(found.boxes)
+    colors = list(label_colors(labels).values())
+    with progress(len(found.records), "drawing") as advance:
+        for record in found.records:
+            i = record["index"]
+            image = read_image(samples[i].path, orient=samples[i].orient)
+            boxes = np.stack([found.boxes[label][i] for label in labels]).astype(np.float64)  # [method, 4]
+            path = overlays / overlay_name(samples[i])
+            write_overlay(path, image, boxes, colors)
+            written.add(path)
+            flags = [flag for label in labels for flag in record["methods"][label]["flags"]]
+            yield Entry(
+                samples[i].name,
+                image,
+                boxes,
+                labels=labels if len(labels) > 1 else (),
+                flags=tuple(dict.fromkeys(flags)),
+                link=f"{overlays.name}/{path.name}",
+            )
+            advance(1)
 
 
 def overlay_name(sample: Sample) -> str:
@@ -75,14 +87,11 @@ def overlay_name(sample: Sample) -> str:
     return f"{sample.image_id:05d}_{stem}.jpg"
 
 
-def write_overlay(path: Path, image: Image.Image, boxes: Mapping[str, np.ndarray]) -> None:
-    """Draw each method's boxes in its own colour and save the picture as JPEG."""
+def write_overlay(path: Path, image: Image.Image, boxes: Float[np.ndarray, "method 4"], colors: Sequence[str]) -> None:
+    """Draw each method's box in its own colour and save the picture as JPEG, scaled down if it is very large."""
     small = image.copy()
     small.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
     scale = np.array([small.width / image.width, small.height / image.height] * 2)
-    for color, box in zip(COLORS, boxes.values(), strict=False):
-        small = draw_overlay(small, box * scale, color=color)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    small.save(partial, "JPEG", quality=90)
-    partial.replace(path)
+    buffer = io.BytesIO()
+    draw_overlay(small, boxes * scale, colors).save(buffer, "JPEG", quality=90)
+    write_bytes(path, buffer.getvalue())
