@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-Polygon = Float[np.ndarray, "point 2"]
+Polygon = Float[np.ndarray, "_ 2"]  # a list holds polygons of different length
 Field = Float[np.ndarray, "row column"]
 
 
@@ -56,7 +56,7 @@ def _star() -> tuple[list[Polygon], list[Polygon]]:
 def _fish() -> tuple[list[Polygon], list[Polygon]]:
     tail = np.array([[0.45, 0.0], [0.98, -0.5], [0.84, 0.0], [0.98, 0.5]], np.float32)
     fin = np.array([[-0.25, -0.36], [0.1, -0.72], [0.32, -0.3]], np.float32)
-    return [_ellipse(-0.22, 0, 0.76, 0.48), tail, fin], []
+    return [_ellipse(-0.22, 0.0, 0.76, 0.48), tail, fin], []
 
 
 def _flower() -> tuple[list[Polygon], list[Polygon]]:
@@ -64,7 +64,7 @@ def _flower() -> tuple[list[Polygon], list[Polygon]]:
 
 
 def _moon() -> tuple[list[Polygon], list[Polygon]]:
-    return [_ellipse(0, 0, 1, 1)], [_ellipse(0.5, -0.12, 0.72, 0.72)]
+    return [_ellipse(0.0, 0.0, 1.0, 1.0)], [_ellipse(0.5, -0.12, 0.72, 0.72)]
 
 
 def _heart() -> tuple[list[Polygon], list[Polygon]]:
@@ -76,11 +76,11 @@ def _heart() -> tuple[list[Polygon], list[Polygon]]:
 
 def _gear() -> tuple[list[Polygon], list[Polygon]]:
     wave = np.clip(2.5 * np.cos(9 * _angles(360)), -1, 1)
-    return [_polar(0.88 + 0.12 * wave)], [_ellipse(0, 0, 0.3, 0.3)]
+    return [_polar(0.88 + 0.12 * wave)], [_ellipse(0.0, 0.0, 0.3, 0.3)]
 
 
 def _ring() -> tuple[list[Polygon], list[Polygon]]:
-    return [_ellipse(0, 0, 0.95, 0.95)], [_ellipse(0, 0, 0.36, 0.36)]
+    return [_ellipse(0.0, 0.0, 0.95, 0.95)], [_ellipse(0.0, 0.0, 0.36, 0.36)]
 
 
 def _leaf() -> tuple[list[Polygon], list[Polygon]]:
@@ -105,15 +105,15 @@ def _butterfly() -> tuple[list[Polygon], list[Polygon]]:
     wings = [
         _ellipse(s * x, y, a, b, s * turn) for (x, y, a, b), turn in ((upper, -0.6), (lower, 0.7)) for s in (1, -1)
     ]
-    return [*wings, _ellipse(0, 0.02, 0.11, 0.68)], []
+    return [*wings, _ellipse(0.0, 0.02, 0.11, 0.68)], []
 
 
 def _kite() -> tuple[list[Polygon], list[Polygon]]:
-    return [np.array([[0, -0.95], [0.68, -0.25], [0, 1.0], [-0.68, -0.25]], np.float32)], []
+    return [np.array([[0.0, -0.95], [0.68, -0.25], [0, 1.0], [-0.68, -0.25]], np.float32)], []
 
 
 def _ball() -> tuple[list[Polygon], list[Polygon]]:
-    return [_ellipse(0, 0, 0.95, 0.95)], []
+    return [_ellipse(0.0, 0.0, 0.95, 0.95)], []
 
 
 def _none(u: Field) -> Field:
@@ -129,7 +129,7 @@ def _spots(u: Field, v: Field, centres: np.ndarray, radius: float) -> Field:
 
 def _facets(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
     turn = np.arctan2(u, -v) * 5 / (2 * np.pi)
-    return smooth_step(np.abs(turn - np.round(turn) - 0.0) * np.sign(turn - np.round(turn)), -0.04, 0.04), _none(u)
+    return smooth_step(np.abs(turn - np.round(turn)) * np.sign(turn - np.round(turn)), -0.04, 0.04), _none(u)
 
 
 def _scales(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
@@ -190,7 +190,7 @@ def _wings(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
 
 
 def _quarters(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    quarter = smooth_step(u * (v + 0.25) * 60, -1, 1)
+    quarter = smooth_step(u * (v + 0.25) * 60, -1.0, 1.0)
     return quarter, smooth_step(-np.minimum(np.abs(u), np.abs(v + 0.25)), -0.07, -0.04)
 
 
