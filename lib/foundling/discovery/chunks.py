@@ -1,0 +1,53 @@
+"""Results of a chunk of images on disk: written whole or not at all, used again only under the same settings."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from foundling.types import Sample
+
+FORMAT = 1  # raised whenever the same settings would give other results
+CHUNK_NAME = re.compile(r"boxes_\d{6,}\.json")
+
+Record = dict[str, Any]
+
+
+def chunk_path(folder: Path, start: int) -> Path:
+    """The file of the chunk whose first image has position ``start``."""
+    return folder / f"boxes_{start:06d}.json"
+
+
+def files_of(samples: Sequence[Sample]) -> list[list[Any]]:
+    """What identifies a chunk's images: name, the file's bytes (None if missing), orientation applied or not."""
+    sizes = [sample.path.stat().st_size if sample.path.is_file() else None for sample in samples]
+    return [[sample.name, size, sample.orient] for sample, size in zip(samples, sizes, strict=True)]
+
+
+def read_chunk(path: Path, settings: dict[str, Any]) -> list[Record]:
+    """The records of a chunk made under the same ``settings``; none if there is no such file or it says otherwise."""
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # not ours, or damaged: it will be written anew
+        return []
+    if not isinstance(content, dict) or content.get("settings") != settings:
+        return []
+    return content["records"]
+
+
+def write_chunk(path: Path, settings: dict[str, Any], records: Sequence[Record]) -> None:
+    """Write a chunk beside its place and move it there; equal content gives equal bytes."""
+    content = {"settings": settings, "records": list(records)}
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def remove_others(folder: Path, kept: set[Path]) -> None:
+    """Remove the chunks of an earlier run over more images, or in other chunks."""
+    for path in folder.iterdir():
+        if CHUNK_NAME.fullmatch(path.name.removesuffix(".part")) and path not in kept:
+            path.unlink()
