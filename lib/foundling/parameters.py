@@ -195,18 +195,22 @@ def _check_label(label: str, settings: Mapping[str, Any]) -> None:
 
 
 def _wrong_settings(label: str, settings: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the settings of one label, judged by the signature of its method."""
+    """What is wrong with the settings of one label: types by its method's signature, then values by the method."""
     from foundling.discovery import METHODS as registry
+    from foundling.discovery import resolve_method
 
-    name = settings["method"]
+    given = {"method": label, **settings}
+    name = given.pop("method")
     if name not in registry:
         return [f"methods.{label}: unknown method {name!r}{suggest(name, registry)}"]
-    given = {key: value for key, value in settings.items() if key != "method"}
     model = _settings_model(name, registry[name].run)
     try:
-        model.model_validate(given)
+        checked = model.model_validate(given).model_dump(exclude_unset=True)
+        resolve_method(label, {"method": name, **checked})
     except ValidationError as error:
         return [f"methods.{label}: {line}" for line in _explain(error, model)]
+    except ParameterError as error:
+        return [f"methods.{label}: {error}"]
     return []
 
 

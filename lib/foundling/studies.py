@@ -95,6 +95,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -149,17 +151,21 @@ def published_selectors() -> dict[str, list[dict[str, str]]]:
 
 
 def missing(study: Study) -> list[Need]:
-    """Everything the study needs that is not there: data, weights, packages. Empty if it can start.
+    """Everything that keeps the study from starting: names that no registry holds, absent data, weights and packages.
 
-    Opens the datasets (their images are not read) and imports torch. Raises :class:`ParameterError` for names that no
-    registry holds.
+    Opens the datasets (their images are not read) and imports torch.
     """
     needs: list[Need] = []
     for notebook, parameters in study.notebooks.items():
-        check_names(parameters, f"study {study.name}, notebook {notebook}")
+        try:
+            check_names(parameters, notebook)
+        except ParameterError as error:
+            needs += [
+                Need(line, f"correct {study.path.name}, or do what the line says") for line in str(error).splitlines()
+            ]
         if not (paths.NOTEBOOKS / f"{notebook}.ipynb").is_file():
             needs.append(Need(f"the notebook {notebook}.ipynb", f"restore it in {paths.NOTEBOOKS}"))
-        needs += [*_missing_data(parameters), *_missing_weights(parameters), *_missing_packages(parameters)]
+        needs += [*_missing_data(parameters), *_missing_weights(parameters)]
     return list(dict.fromkeys(needs))
 
 
@@ -220,13 +226,15 @@ def _check_published(selectors: list[dict[str, str]], where: str) -> None:
 
 
 def _missing_data(parameters: Parameters) -> list[Need]:
-    from foundling.datasets import open_dataset
+    from foundling.datasets import DATASETS, open_dataset
 
+    if parameters.dataset not in DATASETS:  # told by check_names
+        return []
     try:
         dataset = open_dataset(parameters.dataset, **dataset_options(parameters))
     except FoundlingError as error:
         remedy = "put the images there" if parameters.root else f"foundling data {parameters.dataset}"
-        return [Need(f"the dataset {parameters.dataset!r}: {error}", remedy)]
+        return [Need(f"the dataset {parameters.dataset!r}: {' '.join(str(error).split())}", remedy)]
     if not len(dataset):
         return [Need(f"images: the dataset {parameters.dataset!r} is empty", "check root and split")]
     return []
@@ -239,21 +247,11 @@ def _missing_weights(parameters: Parameters) -> list[Need]:
     wanted = [(parameters.backbone, parameters.weights), *map(split_backbone, parameters.compare_backbones)]
     needs = []
     for name, weights in wanted:
-        row = rows[name]
+        if (row := rows.get(name)) is None:  # told by check_names
+            continue
         if weights == "pretrained" and not row["present"]:
             gated = "; the repository is gated" if row["gated"] else ""
             needs.append(Need(f"the weights of {name} at {row['where']}{gated}", str(row["command"])))
         elif weights not in ("pretrained", "random") and not (paths.ROOT / Path(weights).expanduser()).is_file():
             needs.append(Need(f"the checkpoint {weights}", "put it there, or change the parameter weights"))
     return needs
-
-
-def _missing_packages(parameters: Parameters) -> list[Need]:
-    used = {settings["method"] for settings in getattr(parameters, "methods", {}).values()}
-    if "selective_search" not in used:
-        return []
-    try:
-        from cv2 import ximgproc  # noqa: F401
-    except ImportError as error:
-        return [Need(f"OpenCV's contributed modules ({error})", "pip install opencv-contrib-python-headless")]
-    return []

@@ -1,0 +1,286 @@
+"""Study files: what is wrong in one is named; what it needs is listed at once; what it claims it really runs."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from foundling import paths
+from foundling.errors import ParameterError
+from foundling.parameters import split_backbone
+from foundling.report.published import published
+from foundling.studies import (
+    Need,
+    describe_missing,
+    load_study,
+    missing,
+    parameters_given,
+    published_selectors,
+    study_names,
+)
+
+TWO = "02_single_object_discovery"
+GOOD = "title: A study\nnotebooks:\n  01_features: {limit: 3}\n"
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    def write(text: str, name: str = "mine") -> Path:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_is_legal_down_to_the_names_in_registries(name):
+    from foundling.parameters import check_names
+
+    study = load_study(name)
+    assert study.title
+    for notebook, parameters in study.notebooks.items():
+        check_names(parameters, f"{name}, {notebook}")
+
+
+def test_shared_parameters_reach_every_notebook_and_its_own_win(study_file):
+    study = load_study(
+        study_file("title: T\nshared: {limit: 5, seed: 7}\nnotebooks:\n  01_features: {limit: 3}\n  " + TWO + ":\n")
+    )
+    one, two = study.notebooks["01_features"], study.notebooks[TWO]
+    assert (one.limit, one.seed, two.limit, two.seed) == (3, 7, 5, 7)
+    assert (one.study, study.name) == ("mine", "mine")
+    assert study.given == {"01_features": {"limit": 3, "seed": 7}, TWO: {"limit": 5, "seed": 7}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "pubished: []\n", "unknown parameter 'pubished' (value []): did you mean 'published'?"),
+        ("notebooks:\n  01_features:\n", "title is missing"),
+        ("title: T\n", "notebooks is missing"),
+        ("title: T\nnotebooks: {}\n", "notebooks = {}, of type dict, is not legal"),
+        ("title: T\nnotebooks: [01_features]\n", "notebooks = ['01_features'], of type list, is not legal"),
+        ("title: T\nnotebooks:\n  01_feature:\n", "unknown notebook '01_feature': did you mean '01_features'?"),
+        (GOOD + "shared: {limt: 3}\n", "shared: unknown parameter 'limt': did you mean 'limit'?"),
+        (GOOD + "shared: {gallery: 3}\n", "shared: unknown parameter 'gallery'"),
+        (GOOD + "shared: {out: /data}\n", "'out' is set by the run, not by the study file"),
+        (
+            "title: T\nnotebooks:\n  01_features: {limit: 3, blokcs: [1]}\n",
+            "unknown parameter 'blokcs' (value [1])",
+        ),
+        ("title: T\nnotebooks:\n  01_features: {limit: yes}\n", "limit = True, of type bool, is not legal"),
+        ("title: T\nnotebooks:\n  01_features: {limit: 1e2}\n", "limit = '1e2', of type str, is not legal"),
+        ("title: T\nnotebooks:\n  01_features: {split: no}\n", "split = False, of type bool, is not legal"),
+        ("title: T\nnotebooks:\n  01_features: {root: 2024-05-01}\n", "root = datetime.date(2024, 5, 1), of type date"),
+        ("title: T\nnotebooks:\n  01_features: {limit: 3\n", "is not a readable YAML file"),
+        (GOOD + "title: Again\n", "the key 'title' is there twice"),
+        ("title: T\nnotebooks:\n  01_features: {limit: 3, limit: 4}\n", "the key 'limit' is there twice"),
+        ("- title\n", "is not a study file: it needs keys such as title"),
+        ("", "is not a study file"),
+        (GOOD + "published: [{paper: lost, tabel: Table 1}]\n", "published results have no column 'tabel'"),
+        (GOOD + "published: [{paper: lost, table: Table 99}]\n", "no published number matches"),
+        (GOOD + "published: [{}]\n", "no published number matches {}"),
+        (GOOD + "resources: {gpus: 1}\n", "unknown parameter 'resources.gpus' (value 1)"),
+        (GOOD + "resources: {threads: 0}\n", "resources.threads = 0, of type int, is not legal"),
+    ],
+)
+def test_what_is_wrong_in_a_study_file_is_named_with_the_file(study_file, text, message):
+    path = study_file(text)
+    with pytest.raises(ParameterError) as caught:
+        load_study(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_merge_keys_of_yaml_work(study_file):
+    study = load_study(
+        study_file("title: T\nshared: &s {limit: 5}\nnotebooks:\n  01_features:\n    <<: *s\n    seed: 2\n")
+    )
+    assert (study.notebooks["01_features"].limit, study.notebooks["01_features"].seed) == (5, 2)
+
+
+def test_an_unknown_study_suggests_the_nearest():
+    with pytest.raises(ParameterError, match=r"no study 'voc7' .*: did you mean 'voc07'\?"):
+        load_study("voc7")
+
+
+def test_a_notebook_that_the_study_does_not_run_is_refused():
+    with pytest.raises(ParameterError, match="the study 'voc07_noh' does not run '01_features'"):
+        parameters_given(load_study("voc07_noh"), "01_features")
+
+
+def test_resources_are_those_of_the_file_and_no_others(study_file):
+    study = load_study(study_file(GOOD + "resources: {threads: 3, gpu: 1}\n"))
+    assert (study.threads, study.resources) == (3, {"gpu": 1})
+    assert load_study(study_file(GOOD)).resources == {}
+
+
+def test_everything_missing_is_listed_at_once_with_what_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
+    needs = missing(load_study("voc07_backbones"))
+    text = describe_missing({"voc07_backbones": needs, "demo": []})
+    assert "foundling data voc07" in text
+    for name in ("dino_vits16", "dino_vits8_300ep", "dino_vitb16", "dino_resnet50", "supervised_vgg16", "deit_vits16"):
+        assert f"the weights of {name} at {tmp_path}" in text
+    assert "dino_deitsmall16_pretrain.pth" in text
+    assert "demo" not in text
+    assert len(needs) == len(set(needs)) == 8  # one dataset and seven networks
+
+
+def test_missing_checkpoint_and_photos_are_named(study_file, tmp_path):
+    text = (
+        f"title: T\nnotebooks:\n  01_features:\n    dataset: folder\n    root: {tmp_path / 'none'}\n"
+        f"    weights: {tmp_path}/w.pth\n    compare_backbones: []\n"
+    )
+    first, second = missing(load_study(study_file(text)))
+    assert "'folder'" in first.what and str(tmp_path / "none") in first.what
+    assert second == Need(f"the checkpoint {tmp_path}/w.pth", "put it there, or change the parameter weights")
+
+
+def test_opencv_without_its_contributed_modules_is_reported_with_the_rest(study_file, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
+    text = f"title: T\nnotebooks:\n  {TWO}: {{dataset: voc07, weights: random, compare_backbones: []}}\n"
+    opencv, data = missing(load_study(study_file(text)))
+    assert "opencv-contrib-python-headless" in opencv.what and "selective_search" in opencv.what
+    assert data.remedy == "foundling data voc07"
+
+
+def test_names_that_no_registry_holds_are_reported_with_the_rest(study_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
+    values = "{backbone: dino_vits61, dataset: voc07, compare_backbones: [dino_vitb8]}"
+    text = f"title: T\nnotebooks:\n  01_features: {values}\n"
+    name, data, weights = missing(load_study(study_file(text)))
+    assert "unknown backbone 'dino_vits61': did you mean 'dino_vits16'" in name.what
+    assert name.remedy.startswith("correct mine.yaml")
+    assert "'voc07'" in data.what
+    assert "dino_vitb8" in weights.what
+
+
+def test_nothing_missing_gives_no_message():
+    assert describe_missing({"demo": []}) == ""
+
+
+# --- what the studies claim, against what they run -------------------------------------------------------------------
+
+TABLES = ("Table 1", "Table 2", "Table 5", "Table 6", "Table 8", "Table 11", "Text B.5")
+IMAGES = {
+    "VOC07_trainval": ("voc07", "trainval"),
+    "VOC12_trainval": ("voc12", "trainval"),
+    "COCO20k": ("coco20k", "train"),
+    "VOC07_noh": ("voc07", "trainval_noh"),
+    "VOC12_noh": ("voc12", "trainval_noh"),
+    "not_stated": ("voc07", "trainval"),  # appendix B.5 does not say; VOC07 is what the other ablations use
+}
+NETWORKS = {
+    ("ViT-S/16", "DINO"): "dino_vits16",
+    ("ViT-S/8", "DINO"): "dino_vits8_300ep",
+    ("ViT-B/16", "DINO"): "dino_vitb16",
+    ("ResNet50", "DINO"): "dino_resnet50",
+    ("ResNet50", "supervised"): "supervised_resnet50",
+    ("VGG16", "supervised"): "supervised_vgg16",
+    ("VGG16", ""): "supervised_vgg16",  # Table 11 repeats Table 2
+    ("", "DINO"): "dino_vits16",  # Table 11 repeats Table 1
+    ("DeiT", "supervised"): "deit_vits16",
+}
+FACETS = {"q": "queries", "k": "keys", "v": "values"}
+
+
+def expected_settings(row):
+    """The method and all of its settings that a printed row stands for, read from the row's own words."""
+    setting = row["setting"]
+    if row["method"].startswith("DINO-seg"):
+        number = re.search(r"head=(\d)", setting)
+        if "best head over dataset" in setting:
+            head = 4  # appendix A.3: "in the main paper we report DINO-seg using head 4"
+        else:
+            head = int(number[1]) if number else re.search("BCC|HAIoU", row["method"])[0].lower()
+        return {"method": "dino_seg", "head": head, "rule": "reference"}
+    k = re.search(r"k=(\d+)", setting)
+    found = {
+        "method": "lost",
+        "k": int(k[1]) if k else 100,
+        "facet": "keys",
+        "seed_similarity": "facet",
+        "expansion": "facet",
+    }
+    if seed := re.search("seed: a_pq with f=(.)", setting):
+        found["facet"] = FACETS[seed[1]]
+    if "a~_pq" in setting:
+        box = re.search("expansion and box: f=(.)", setting)
+        found |= {"seed_similarity": "qk", "expansion": FACETS[box[1]] if box else "qk"}
+    return found
+
+
+def expected_run(row):
+    return (
+        *IMAGES[row["eval_set"]],
+        NETWORKS[row["backbone"], row["pretraining"]],
+        frozenset(expected_settings(row).items()),
+    )
+
+
+def runs(study):
+    """Everything the study's second notebook measures on whole datasets with published weights."""
+    p = study.notebooks.get(TWO)
+    if p is None or (p.limit, p.max_side, p.precision, p.weights) != (0, 0, "fp32", "pretrained"):
+        return set()
+    from foundling.discovery import METHODS
+
+    def complete(settings):
+        given = dict(settings)
+        name = given.pop("method")
+        return frozenset({"method": name, **METHODS[name].defaults, **given}.items())
+
+    labels = {**p.methods, **p.sweep()}
+    found = {(p.dataset, p.split, p.backbone, complete(settings)) for settings in labels.values()}
+    further = [split_backbone(entry) for entry in p.compare_backbones]
+    return found | {(p.dataset, p.split, name, complete(p.methods["lost"])) for name, w in further if w == "pretrained"}
+
+
+def row_key(row):
+    return tuple(sorted((key, str(value)) for key, value in row.items()))
+
+
+def wanted_rows():
+    rows = [row for table in TABLES for row in published(paper="lost", table=table)]
+    return [row for row in rows if row["method"] == "LOST" or row["method"].startswith("DINO-seg")]
+
+
+def test_the_rows_that_concern_lost_and_dino_seg_are_those_of_the_paper():
+    from collections import Counter
+
+    assert Counter(row["table"] for row in wanted_rows()) == {
+        "Table 1": 6, "Table 2": 18, "Table 5": 11, "Table 6": 27, "Table 8": 2, "Table 11": 6, "Text B.5": 1
+    }  # fmt: skip
+
+
+def test_each_row_is_declared_by_a_study_that_runs_exactly_that():
+    claims = {
+        name: [row_key(r) for s in selectors for r in published(**s)]
+        for name, selectors in published_selectors().items()
+    }
+    done = {name: runs(load_study(name)) for name in claims}
+    for row in wanted_rows():
+        declared = [name for name, keys in claims.items() if row_key(row) in keys]
+        assert declared, f"no study declares {row}"
+        for name in declared:
+            assert expected_run(row) in done[name], f"{name} declares {row} but does not run it"
+
+
+def test_no_study_declares_a_row_of_another_kind():
+    wanted = {row_key(row) for row in wanted_rows()}
+    for name, selectors in published_selectors().items():
+        for selector in selectors:
+            assert {row_key(row) for row in published(**selector)} <= wanted, f"{name}: {selector}"
+
+
+def test_a_study_with_a_limit_or_another_k_would_not_count(study_file):
+    row = published(paper="lost", table="Table 8", method="LOST", eval_set="VOC07_noh")[0]
+    text = (paths.STUDIES / "voc07_noh.yaml").read_text(encoding="utf-8")
+    assert expected_run(row) in runs(load_study(study_file(text)))
+    assert expected_run(row) not in runs(load_study(study_file(text.replace("limit: 0", "limit: 100"))))
+    assert expected_run(row) not in runs(load_study(study_file(text.replace("k: 100", "k: 50"))))
+    assert expected_run(row) not in runs(load_study(study_file(text.replace("trainval_noh", "trainval"))))
