@@ -6,6 +6,7 @@ Files are read as data only (``weights_only=True`` or safetensors): nothing in t
 import argparse
 import hashlib
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,10 @@ def read_checkpoint(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = "it holds objects other than tensors" if "Unsupported" in str(error) else "it is not a checkpoint"
+        foreign = re.search(r"GLOBAL (\S+)", str(error))  # PyTorch's own advice here is to load the file unsafely
+        reason = f"holds objects other than tensors ({foreign[1]})" if foreign else "is not a checkpoint"
         raise WeightsError(
-            f"{path}: {reason} ({_first_line(error)}). Only tensors are read: download the file again, "
+            f"{path}: the file {reason}. Only tensors are read: get it again, "
             "or re-save its parameters with safetensors.torch.save_file"
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, SafetensorError) as error:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from foundling.backbones.extract import extract
 from foundling.backbones.load import Backbone
 from foundling.backbones.prepare import source_name
-from foundling.errors import ParameterError
+from foundling.errors import ImageError, ParameterError
 from foundling.types import Failure, PatchFeatures, Sample
 
 SHARD = 32  # images
@@ -142,6 +142,8 @@ def _read(path: Path, device: torch.device, failures: list[Failure] | None) -> I
         names = list(shard.keys())
         if failures is not None:
             failures.extend(Failure(**failure) for failure in content["failures"])
+        elif content["failures"]:
+            raise ImageError(content["failures"][0]["error"])
         for i, about in enumerate(content["batches"]):
             tensors = {n.partition(".")[2]: shard.get_tensor(n) for n in names if n.startswith(f"{i}.")}
             yield PatchFeatures(
