@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from foundling.discovery import lost
-from foundling.discovery.colour import colour_features
-from foundling.types import ParameterError
+from foundling.discovery.colour import colour_features, colour_lost
+from foundling.types import ParameterError, PatchFeatures
 
 
 def picture(pixels: np.ndarray) -> Image.Image:
@@ -74,3 +74,23 @@ def test_errors_name_what_is_wrong(rng: np.random.Generator) -> None:
         colour_features(images[:1], patch_size=0)
     with pytest.raises(ParameterError, match="2 names for 1 images"):
         colour_features(images[:1], names=["a", "b"])
+
+
+def test_the_control_is_lost_on_colours_and_finds_a_spot_that_differs() -> None:
+    pixels = np.full((64, 80, 3), 40)
+    pixels[16:32, 48:72] = (250, 200, 30)
+    features = PatchFeatures(
+        grid=(8, 10),
+        patch_size=8,
+        image_sizes=torch.tensor([[64, 80]]),
+        original_sizes=torch.tensor([[64, 80]]),
+        names=("spot",),
+        indices=(0,),
+        images=(picture(pixels),),
+    )
+    (found,) = colour_lost(features, k=3)
+    np.testing.assert_array_equal(found.boxes, [[48, 16, 72, 32]])
+    (same,) = lost(colour_features([picture(pixels)], patch_size=8), k=3)
+    np.testing.assert_array_equal(found.boxes, same.boxes)
+    with pytest.raises(ParameterError, match="k is 0"):
+        colour_lost(features, k=0)

@@ -4,6 +4,7 @@ A new method is one file with a function ``PatchFeatures -> list[Discovery]`` an
 """
 
 from foundling.discovery.classic import centre_box, selective_search, whole_image
+from foundling.discovery.colour import colour_lost
 from foundling.discovery.dino_seg import dino_seg
 from foundling.discovery.export import coco_results
 from foundling.discovery.lost import lost
@@ -17,6 +18,7 @@ __all__ = [
     "Method",
     "centre_box",
     "coco_results",
+    "colour_lost",
     "dino_seg",
     "discover_images",
     "lost",

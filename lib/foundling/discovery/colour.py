@@ -9,7 +9,25 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from foundling.types import ParameterError, PatchFeatures
+from foundling.discovery.lost import lost, lost_facets
+from foundling.types import Discovery, ParameterError, PatchFeatures
+
+
+def colour_lost(features: PatchFeatures, k: int = 100) -> list[Discovery]:
+    """LOST on colours instead of a network's features: the control for what an easy picture gives away.
+
+    Needs the ``images`` facet; patches are those of the network (see :func:`colour_features`). ``k`` as for
+    :func:`lost`. Returns one :class:`Discovery` an image. Raises :class:`ParameterError` for ``k`` below 1.
+    """
+    colour_lost_facets(k)
+    pictures = features.facet("images")
+    return [found for picture in pictures for found in lost(colour_features([picture], features.patch_size), k)]
+
+
+def colour_lost_facets(k: int = 100) -> tuple[str, ...]:
+    """The pictures; raises :class:`ParameterError` if ``k`` is not legal."""
+    lost_facets(k)
+    return ("images",)
 
 
 def colour_features(
