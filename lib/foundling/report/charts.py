@@ -10,7 +10,7 @@ from foundling.errors import ParameterError
 from foundling.report.style import ACCENT, FILL, FOUND, INK, as_array, styled
 from foundling.report.tables import format_cell
 
-Numbers = Sequence[float | None]
+Numbers = Sequence[float | int | None] | np.ndarray
 
 
 @styled
@@ -24,7 +24,7 @@ def bar_intervals(
     *,
     xlabel: str = "CorLoc (%)",
     title: str | None = None,
-    xlim: tuple[float, float] | None = None,
+    xlim: tuple[float | int, float | int] | None = None,
 ) -> Axes:
     """Horizontal bars, first name on top, each with its interval, and the published value as an upright stroke.
 
@@ -59,7 +59,7 @@ def bar_intervals(
 @styled
 def line_with_band(
     ax: Axes,
-    x: Sequence[float],
+    x: Sequence[float | int] | np.ndarray,
     values: Numbers,
     lows: Numbers | None = None,
     highs: Numbers | None = None,

@@ -99,7 +99,7 @@ def show_patch_map(
     title: str | None = None,
     *,
     cmap: str = "viridis",
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float | int, float | int] | None = None,
     centred: bool = False,
     opacity: float = 1.0,
     colorbar: bool = False,
@@ -264,7 +264,7 @@ def _frame(ax: Axes, height: int, width: int, title: str | None) -> None:
         ax.set_title(title)
 
 
-def _grid_extent(shape: Sequence[int], patch_size: int) -> tuple[float, float, float, float]:
+def _grid_extent(shape: Sequence[int], patch_size: int) -> tuple[int, int, int, int]:
     return (0, shape[1] * patch_size, shape[0] * patch_size, 0)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from PIL import Image, UnidentifiedImageError
 
-from foundling.report.tables import MISSING, format_cell, read_captions, read_table
+from foundling.report.tables import CAPTIONS, MISSING, format_cell, read_table
 
 _NUMBER = re.compile(r"[-+−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?( ?%| s)?( \[[^\]]*\])?")
 _SUFFIXES = (".low", ".high", ".published")
@@ -21,8 +21,8 @@ _FIRST = ("study", "notebook", "commit", "modified", "device", "dataset", "weigh
 def gather_run(folder: Path) -> dict[str, Any]:
     """What one run folder holds, ready for the template; ``problems`` says what is missing or unreadable in it."""
     problems: list[str] = []
-    metrics = mapping(_read_json(folder / "metrics.json", problems))
-    provenance = mapping(_read_json(folder / "provenance.json", problems))
+    metrics = _read_json(folder / "metrics.json", problems)
+    provenance = _read_json(folder / "provenance.json", problems)
     has_notebook = (folder / "notebook.html").is_file()
     if not has_notebook:
         problems.append("notebook.html is missing: the run stopped before its page was written.")
@@ -135,11 +135,8 @@ def _figures(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def _captions(folder: Path, problems: list[str]) -> dict[str, str]:
-    try:
-        return read_captions(folder)
-    except json.JSONDecodeError as error:
-        problems.append(f"{folder.name}/captions.json cannot be read ({error}).")
-        return {}
+    listed = folder / CAPTIONS
+    return _parsed(listed, problems, "captions are missing below") if listed.is_file() else {}
 
 
 def _ordered(folder: Path, pattern: str, captions: Mapping[str, str], problems: list[str]) -> list[Path]:
@@ -149,15 +146,24 @@ def _ordered(folder: Path, pattern: str, captions: Mapping[str, str], problems: 
     return [present[name] for name in [*captions, *(n for n in present if n not in captions)] if name in present]
 
 
-def _read_json(path: Path, problems: list[str]) -> Any:
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
     if not path.is_file():
         problems.append(f"{path.name} is missing: the run did not finish.")
-        return None
+        return {}
+    return _parsed(path, problems, "run the notebook again")
+
+
+def _parsed(path: Path, problems: list[str], remedy: str) -> dict[str, Any]:
+    """The object that a JSON file holds; anything else is a problem, and an empty object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"{path.name} cannot be read ({error}): run the notebook again.")
-        return None
+        problems.append(f"{path.name} cannot be read ({error}): {remedy}.")
+        return {}
+    if not isinstance(content, dict):
+        problems.append(f"{path.name} holds no names and values: {remedy}.")
+        return {}
+    return content
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -108,5 +108,5 @@ def as_array(values: Any) -> np.ndarray:
     """A NumPy view of an array or of a tensor on any device (half precision becomes single)."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
+        values = values.float() if values.element_size() == 2 and values.is_floating_point() else values
     return np.asarray(values)

@@ -14,6 +14,7 @@ from foundling.errors import ParameterError
 from foundling.report.style import write_bytes
 
 MISSING = "n/a"
+CAPTIONS = "captions.json"
 
 
 def format_cell(value: Any, digits: int = 1) -> str:
@@ -66,7 +67,7 @@ def write_table(
     for row in rows:
         if unknown := [name for name in row if name not in header]:
             raise ParameterError(
-                f"table {path.stem!r} has a row with column {unknown[0]!r}; it has {', '.join(header)}"
+                f"table {path.stem!r} has columns {', '.join(header)}, but a row names {unknown[0]!r}: add or drop it"
             )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -90,10 +91,10 @@ def write_caption(path: Path, caption: str) -> None:
     captions = read_captions(path.parent)
     captions[path.stem] = caption
     text = json.dumps(captions, indent=1, ensure_ascii=False) + "\n"
-    write_bytes(path.parent / "captions.json", text.encode())
+    write_bytes(path.parent / CAPTIONS, text.encode())
 
 
 def read_captions(folder: Path) -> dict[str, str]:
     """The captions of a folder of figures or tables, by name, in the order in which they were written."""
-    listed = folder / "captions.json"
+    listed = folder / CAPTIONS
     return json.loads(listed.read_text(encoding="utf-8")) if listed.is_file() else {}
