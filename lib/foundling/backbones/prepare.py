@@ -124,11 +124,17 @@ def _shrunk(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
 
 
 def _check_patches(name: str, size: tuple[int, int], limits: Limits) -> None:
-    rows, columns = (math.ceil(side / limits.patch_size) for side in size)
-    if rows * columns > limits.max_patches:
-        fitting = math.floor(max(size) * math.sqrt(limits.max_patches / (rows * columns)))
+    step = limits.patch_size
+    count = _patches(size, step)
+    if count > limits.max_patches:
+        sides = range(max(size) // step * step, 0, -step)
+        fitting = next(side for side in sides if _patches(_shrunk(size, side), step) <= limits.max_patches)
         raise ImageError(
-            f"{name}: {size[1]}×{size[0]} pixels make {rows * columns:,} patches of {limits.patch_size} px, more than "
-            f"max_patches={limits.max_patches:,}: shrink it with max_side={fitting // 16 * 16 or limits.patch_size} "
-            "(pixels), or raise max_patches if there is memory for it"
+            f"{name}: {size[1]}×{size[0]} pixels make {count:,} patches of {step} px, more than "
+            f"max_patches={limits.max_patches:,}: shrink it with max_side={fitting} (pixels), "
+            "or raise max_patches if there is memory for it"
         )
+
+
+def _patches(size: tuple[int, int], patch_size: int) -> int:
+    return math.ceil(size[0] / patch_size) * math.ceil(size[1] / patch_size)

@@ -24,8 +24,7 @@ from foundling.types import Failure, PatchFeatures, Sample
 
 SHARD = 32  # images
 _VERSION = 1  # raise it when the same settings give other numbers or another layout
-_SETTINGS = "settings"
-_CONTENT = "content"
+_HEADER = "foundling"  # one entry: safetensors writes several in an order that changes from run to run
 
 Stored = str | os.PathLike[str] | Sample
 
@@ -79,13 +78,13 @@ def _shards(
         yield from _read(path, backbone.device, failures)
 
 
-def _settings(backbone: Backbone, start: int, images: Sequence[Stored], options: dict[str, Any]) -> str:
-    """Everything the numbers of a shard depend on, as JSON."""
+def _settings(backbone: Backbone, start: int, images: Sequence[Stored], options: dict[str, Any]) -> dict[str, Any]:
+    """Everything the numbers of a shard depend on, as JSON would give it back."""
     about = {k: v for k, v in options.items() if k != "workers"}
     about |= {"block": options["block"] % backbone.blocks, "facets": sorted(options["facets"])}
     about |= {"version": _VERSION, "backbone": backbone.name, "checksum": backbone.checksum, "start": start}
     about["images"] = [_identity(image, start + i) for i, image in enumerate(images)]
-    return json.dumps(about, sort_keys=True)
+    return json.loads(json.dumps(about))
 
 
 def _identity(image: Stored, index: int) -> list[Any]:
@@ -103,49 +102,55 @@ def _compute(
     return batches, [Failure(f.name, f.index + start, f.error) for f in failed or []]
 
 
-def _write(path: Path, settings: str, batches: list[PatchFeatures], failed: list[Failure]) -> None:
-    start = json.loads(settings)["start"]
+def _write(path: Path, settings: dict[str, Any], batches: list[PatchFeatures], failed: list[Failure]) -> None:
     tensors = {
         f"{i}.{name}": value.cpu()
         for i, batch in enumerate(batches)
         for name, value in vars(batch).items()
         if isinstance(value, torch.Tensor)
     }
-    content = {
+    header = {
+        "settings": settings,
         "batches": [
-            {"grid": b.grid, "patch_size": b.patch_size, "names": b.names, "indices": [start + i for i in b.indices]}
+            {
+                "grid": b.grid,
+                "patch_size": b.patch_size,
+                "names": b.names,
+                "indices": [settings["start"] + i for i in b.indices],
+            }
             for b in batches
         ],
         "failures": [asdict(failure) for failure in failed],
     }
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, beside, metadata={_SETTINGS: settings, _CONTENT: json.dumps(content)})
+        save_file(tensors, beside, metadata={_HEADER: json.dumps(header, sort_keys=True)})
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _valid(path: Path, settings: str) -> bool:
+def _valid(path: Path, settings: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
     try:
         with safe_open(path, "pt") as shard:
-            return (shard.metadata() or {}).get(_SETTINGS) == settings
+            return json.loads((shard.metadata() or {}).get(_HEADER, "{}")).get("settings") == settings
     except SafetensorError:  # cut short or no shard at all: compute it again
         return False
 
 
 def _read(path: Path, device: torch.device, failures: list[Failure] | None) -> Iterator[PatchFeatures]:
     with safe_open(path, "pt") as shard:
-        content = json.loads(shard.metadata()[_CONTENT])
+        content = json.loads(shard.metadata()[_HEADER])
         names = list(shard.keys())
         if failures is not None:
             failures.extend(Failure(**failure) for failure in content["failures"])
         elif content["failures"]:
             raise ImageError(content["failures"][0]["error"])
         for i, about in enumerate(content["batches"]):
-            tensors = {n.partition(".")[2]: shard.get_tensor(n) for n in names if n.startswith(f"{i}.")}
+            # Copies: the tensors of an open shard are views of the file.
+            tensors = {n.partition(".")[2]: shard.get_tensor(n).clone() for n in names if n.startswith(f"{i}.")}
             yield PatchFeatures(
                 grid=(about["grid"][0], about["grid"][1]),
                 patch_size=about["patch_size"],
