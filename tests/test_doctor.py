@@ -34,7 +34,7 @@ def test_versions_are_compared_as_versions(found, level):
 def test_a_dependency_that_is_absent():
     check = doctor.check_dependency(Requirement("no-such-package>=1"))
     assert check.level == "fail"
-    assert "No module named 'no-such-package'" in check.text and "make env" in check.text
+    assert "No module named 'no_such_package'" in check.text and "make env" in check.text
 
 
 def test_a_dependency_that_is_damaged(tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def parse_conda(text: str) -> dict[str, SpecifierSet]:
     ranges = {}
     for line in yaml.safe_load(text)["dependencies"]:
         name, _, versions = line.split("::")[-1].partition(" ")
-        ranges[CONDA_NAMES.get(name, name)] = SpecifierSet(versions)
+        ranges[CONDA_NAMES.get(name, canonicalize_name(name))] = SpecifierSet(versions)
     return ranges
 
 
@@ -66,6 +66,12 @@ CONDA = parse_conda((ROOT / "environment.yml").read_text())
 
 def test_every_requirement_is_pinned_within_its_range():
     assert outside_range(DECLARED, LOCK) == []
+
+
+def test_the_build_tool_is_pinned_too():
+    """The project is installed without build isolation, with the setuptools of the lock."""
+    build = Requirement(PROJECT["build-system"]["requires"][0])
+    assert outside_range({"setuptools": build}, LOCK) == []
 
 
 def test_a_pin_outside_its_range_would_be_seen():

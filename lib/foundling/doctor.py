@@ -4,6 +4,7 @@ import importlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -19,7 +21,6 @@ from foundling.errors import FoundlingError
 from foundling.paths import data_dir
 
 MODULES = {  # distributions whose module has another name
-    "jupyterlab": "jupyterlab",
     "opencv-contrib-python-headless": "cv2",
     "pillow": "PIL",
     "pyyaml": "yaml",
@@ -76,7 +77,7 @@ def check_dependency(requirement: Requirement) -> Check:
     """A dependency can be imported and its version lies in the range that the package asks for."""
     name = requirement.name
     try:
-        module = importlib.import_module(MODULES.get(name, name))
+        module = importlib.import_module(MODULES.get(name, name.replace("-", "_")))
     except BROKEN as error:
         return Check("fail", name, f"cannot be imported ({type(error).__name__}: {error}): {REPAIR}")
     try:
@@ -128,7 +129,8 @@ def check_kernel() -> Check:
     """A notebook kernel starts in this environment and can import foundling."""
     from jupyter_client.manager import start_new_kernel
 
-    manager, client = start_new_kernel(startup_timeout=KERNEL_SECONDS)
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    manager, client = start_new_kernel(startup_timeout=KERNEL_SECONDS, **quiet)
     try:
         reply = client.execute_interactive(
             "import foundling", timeout=KERNEL_SECONDS, silent=True, output_hook=lambda message: None
@@ -207,7 +209,8 @@ def list_data() -> Iterator[Check]:
     from foundling.datasets.download import expected
 
     for row in expected():
-        yield Check("ok", f"dataset {row['name']}", presence(row))
+        state = "here" if row.present else f"not here (`{row.command}` brings it, {row.size})"
+        yield Check("ok", f"dataset {row.name}", f"{state}: {row.where}")
 
 
 def list_weights() -> Iterator[Check]:

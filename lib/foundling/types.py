@@ -69,7 +69,9 @@ class PatchFeatures:
 
     def to(self, device: torch.device | str) -> "PatchFeatures":
         """The same features with every tensor on ``device``."""
-        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        moved: dict[str, Any] = {
+            f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, **moved)
 
     def __getitem__(self, i: int) -> "PatchFeatures":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="dataset to download; without it, the list")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset (default: in the data folder)")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="data folder (default: FOUNDLING_DATA, or data/)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,9 +18,13 @@ def run(args: argparse.Namespace) -> int:
     from foundling.paths import data_dir
 
     if args.name is not None:
-        print(f"{args.name} is in {download(args.name, root=args.root)}")
+        for place in download(args.name, root=args.root):
+            print(f"{args.name}: {place}")
         return 0
-    print(f"data folder: {data_dir()} (FOUNDLING_DATA chooses another)\n")
+    print(f"data folder: {args.root or data_dir()}\n")
     for row in expected(args.root):
-        print(row)
+        print(f"{row.name:<9} {'here' if row.present else 'missing':<8} {row.size:>8}  {row.where}")
+        print(f"{'':<9} {row.command}; {row.licence}" + (f"; {row.page}" if row.page else ""))
+        if row.note:
+            print(f"{'':<9} {row.note}")
     return 0
