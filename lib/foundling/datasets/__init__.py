@@ -13,6 +13,7 @@ from foundling.datasets.base import Dataset as Dataset
 from foundling.datasets.coco import coco20k_ids, open_coco
 from foundling.datasets.folder import open_folder
 from foundling.datasets.images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from foundling.datasets.images import first_readable as first_readable
 from foundling.datasets.images import list_images as list_images
 from foundling.datasets.images import read_image as read_image
 from foundling.datasets.voc import open_voc

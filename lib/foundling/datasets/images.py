@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from foundling.errors import DataMissing, ImageError
-from foundling.types import Failure
+from foundling.types import Failure, Sample
 
 AnyPath = str | os.PathLike[str]
 
@@ -62,6 +62,25 @@ def read_image(path: AnyPath, orient: bool = False) -> Image.Image:
     with _opened(path) as image:
         image.load()
         return _to_rgb(path, ImageOps.exif_transpose(image) if orient else image)
+
+
+def first_readable(samples: Iterable[Sample], count: int) -> tuple[list[Sample], list[Image.Image], list[Failure]]:
+    """The first ``count`` samples whose files can be read, their images, and what was passed over on the way.
+
+    Fewer, if there are not as many. ``Failure.index`` is the position in ``samples``.
+    """
+    shown: list[Sample] = []
+    images: list[Image.Image] = []
+    failures: list[Failure] = []
+    for index, sample in enumerate(samples):
+        if len(shown) == count:
+            break
+        try:
+            images.append(read_image(sample.path, orient=sample.orient))
+            shown.append(sample)
+        except ImageError as error:
+            failures.append(Failure(sample.name, index, str(error)))
+    return shown, images, failures
 
 
 def image_size(path: AnyPath) -> tuple[int, int]:
