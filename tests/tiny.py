@@ -15,14 +15,22 @@ def parameters_source(notebook: str) -> str:
     return "\n".join(f"{name} = {field.get_default(call_default_factory=True)!r}" for name, field in fields.items())
 
 
-def write_notebook(folder: Path, name: str, cells: Sequence[str]) -> Path:
-    """A notebook ``<folder>/<name>.ipynb``: the parameters cell, ``start``, and ``cells``."""
-    start = f"from foundling.run import start\nrun = start({name!r}, globals())"
+def start_source(notebook: str) -> str:
+    """The cell that opens the run."""
+    return f"from foundling.run import start\nrun = start({notebook!r}, globals())"
+
+
+def write_notebook(
+    folder: Path, name: str, cells: Sequence[str], parameters: str | None = None, tags: Sequence[Sequence[str]] = ()
+) -> Path:
+    """A notebook ``<folder>/<name>.ipynb``: a title, the parameters cell, and ``cells`` of code with their ``tags``."""
+    tags = [*tags, *([()] * (len(cells) - len(tags)))]
+    source = parameters_source(name) if parameters is None else parameters
     notebook = new_notebook(
         cells=[
             new_markdown_cell(f"# {name}"),
-            new_code_cell(parameters_source(name), metadata={"tags": ["parameters"]}),
-            *(new_code_cell(source) for source in (start, *cells)),
+            new_code_cell(source, metadata={"tags": ["parameters"]}),
+            *(new_code_cell(cell, metadata={"tags": list(tag)}) for cell, tag in zip(cells, tags, strict=True)),
         ]
     )
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

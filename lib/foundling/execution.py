@@ -54,10 +54,8 @@ def check_parameters(path: Path, given: Mapping[str, Any], where: str) -> Parame
         raise ParameterError(f"{path.name} has no cell tagged 'parameters' (or an empty one)")
     expected = model_of(notebook).model_fields
     for name in [*(n for n in cell if n not in expected), *(n for n in expected if n not in cell)]:
-        side = "is not known to" if name in cell else "is missing, and is needed by"
-        raise ParameterError(
-            f"{path.name}, cell 'parameters': {name!r} {side} foundling.parameters{suggest(name, expected)}"
-        )
+        side = "is unknown" if name in cell else "is missing"
+        raise ParameterError(f"{path.name}, cell tagged 'parameters': {name!r} {side}{suggest(name, expected)}")
     check_names(parameters, f"{where}, notebook {notebook}")
     return parameters
 

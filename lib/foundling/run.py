@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from matplotlib.figure import Figure
 
@@ -94,7 +94,12 @@ class Run:
         return write_table(self.folder / "tables" / _file_name(name), rows, caption, **options)
 
     def metric(
-        self, name: str, value: float | None, low: float | None = None, high: float | None = None, reason: str = ""
+        self,
+        name: str,
+        value: SupportsFloat | None,
+        low: SupportsFloat | None = None,
+        high: SupportsFloat | None = None,
+        reason: str = "",
     ) -> None:
         """Note a number under a dotted name, with its interval if it has one.
 
@@ -217,7 +222,7 @@ def _file_name(name: str) -> str:
     return name
 
 
-def _finite(name: str, value: float) -> float:
+def _finite(name: str, value: SupportsFloat) -> float:
     number = float(value)
     if not math.isfinite(number):
         raise ParameterError(
