@@ -1,0 +1,122 @@
+"""Every notebook through papermill, as a batch would run it, on tiny settings; and the rules all notebooks keep."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from foundling import paths
+from foundling.datasets import open_dataset
+from foundling.execution import run_notebook
+from foundling.parameters import NOTEBOOKS
+from strange_images import make_strange_images
+
+ALL = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+TINY = {"dataset": "scenes", "size": 96, "limit": 6, "device": "cpu", "batch_size": 4}
+MAX_BYTES = 6_000_000  # of an executed notebook
+LONGEST_CELL = 30  # lines of code
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOUNDLING_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+def run(name: str, folder: Path, **values: object) -> tuple[dict[str, float], dict[str, object]]:
+    """Metrics and provenance of the notebook ``name``, executed into ``folder``."""
+    run_notebook(paths.NOTEBOOKS / f"{name}.ipynb", {**TINY, **values, "out": str(folder)}, "test")
+    return tuple(json.loads((folder / f"{part}.json").read_text()) for part in ("metrics", "provenance"))
+
+
+def check_results(folder: Path) -> None:
+    """Every figure and table has a caption, every caption a file; nothing failed; the notebook stays small."""
+    for part, suffix in (("figures", ".png"), ("tables", ".csv")):
+        captions = json.loads((folder / part / "captions.json").read_text())
+        assert {p.stem for p in (folder / part).glob(f"*{suffix}")} == set(captions)
+        assert all(len(caption) > 20 for caption in captions.values())
+    assert (folder / "notebook.ipynb").stat().st_size < MAX_BYTES
+    assert "<html" in (folder / "notebook.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.notebook
+def test_features(tmp_path):  # 15 s
+    metrics, provenance = run("01_features", tmp_path, blocks=[0, -1])
+    check_results(tmp_path)
+    assert metrics["auc.scenes_odin.keys"] > 60  # 50 is chance: the patches of an object do resemble each other
+    for name in ("scenes_odin:random.keys", "colour.keys", "scenes_odin.keys.block0", "scenes_odin.tokens"):
+        assert 0 <= metrics[f"auc.{name}.low"] <= metrics[f"auc.{name}"] <= metrics[f"auc.{name}.high"] <= 100
+    assert provenance["weights"]["scenes_odin:random"]["checksum"] != provenance["weights"]["scenes_odin"]["checksum"]
+
+
+@pytest.mark.notebook
+def test_single_object_discovery(tmp_path):  # 20 s
+    metrics, _ = run("02_single_object_discovery", tmp_path, lost_ks=[1, 20])
+    check_results(tmp_path)
+    for label in ("lost", "tokencut", "dino_seg", "centre_box", "whole_image", "selective_search"):
+        assert metrics[f"corloc.{label}"] * 6 / 100 == pytest.approx(round(metrics[f"corloc.{label}"] * 6 / 100))
+    assert metrics["corloc.whole_image"] == whole_image_corloc()
+    assert {"corloc.lost_k1", "corloc.lost_k20", "corloc.lost@scenes_odin:random"} <= metrics.keys()
+    assert metrics["images"] == 6
+    assert metrics["failures"] == 0
+
+
+def whole_image_corloc() -> float:
+    """The share of images with an object that fills at least half of them, from the annotations alone."""
+    hits = []
+    for sample in open_dataset("scenes", "single_val", size=96).subset(limit=6):
+        sides = sample.target.boxes[:, 2:] - sample.target.boxes[:, :2]
+        hits.append((sides.prod(axis=1) / 96**2).max() >= 0.5)
+    return 100 * float(np.mean(hits))
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+def test_a_folder_of_strange_photos_without_annotations(name, tmp_path):  # 20 s
+    photos = tmp_path / "photos, ours"
+    broken = [file for file, expected in make_strange_images(photos, large=False).items() if expected.error]
+    metrics, provenance = run(
+        name, tmp_path / "out", dataset="folder", split="", root=str(photos), limit=0, compare_backbones=[], max_side=96
+    )
+    check_results(tmp_path / "out")
+    assert not any(key.startswith(("corloc", "auc")) for key in metrics)
+    assert any(key.startswith(("corloc", "auc")) for key in provenance["not_available"])
+    told = "\n".join(provenance["failures"])
+    assert all(file in told for file in broken)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+class TestRules:
+    """What every notebook in git looks like."""
+
+    def test_it_is_stripped_and_its_cells_are_numbered(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in code)
+        assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+
+    def test_it_opens_with_its_question_and_what_it_needs(self, path):
+        opening = nbformat.read(path, as_version=4).cells[0].source
+        assert opening.startswith(f"# {path.stem[:2]} · ")
+        assert "?**" in opening
+        for part in ("reads", "writes", "needs", "expect", "as a batch"):
+            assert f"**{part}**" in opening
+
+    def test_it_has_one_parameters_cell_and_ends_with_finish(self, path):
+        cells = nbformat.read(path, as_version=4).cells
+        assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+        assert cells[-1].source.strip() == "run.finish()"
+
+    def test_cells_are_short_and_every_widget_has_a_static_twin(self, path):
+        cells = nbformat.read(path, as_version=4).cells
+        code = [
+            cell for cell in cells if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", [])
+        ]
+        assert max(len(cell.source.splitlines()) for cell in code) <= LONGEST_CELL
+        for cell in code:
+            assert ("interact" in cell.source) == ("interactive" in cell.metadata.get("tags", []))
+        assert sum("exercises.check" in cell.source for cell in code) >= 1
