@@ -114,8 +114,8 @@ def test_several_methods_and_their_settings(photos, tmp_path, capsys):
     ]  # fmt: skip
     summary = read(out / "summary.json")
     assert summary["methods"] == {
-        "lost": {"method": "lost", "k": 5},
-        "tokencut": {"method": "tokencut", "tau": 0.1},
+        "lost": {"method": "lost", "k": 5, "facet": "keys", "seed_similarity": "facet", "expansion": "facet"},
+        "tokencut": {"method": "tokencut", "tau": 0.1, "facet": "keys"},
     }
     assert summary["backbone"]["checksum"] == "random(0)"
     assert "tokencut: 3 of 3 photos boxed" in capsys.readouterr().out
@@ -235,11 +235,12 @@ def test_interrupted(photos, tmp_path, monkeypatch, capsys):
 
 def test_settings_go_to_the_methods_that_know_them():
     given = ["facet=tokens", "lost.k=7", "head=bcc"]
-    assert discover.method_settings(["lost", "tokencut", "dino_seg"], given) == {
-        "lost": {"method": "lost", "facet": "tokens", "k": 7},
-        "tokencut": {"method": "tokencut", "facet": "tokens"},
-        "dino_seg": {"method": "dino_seg", "head": "bcc"},
-    }
+    methods = discover.method_settings(["lost", "tokencut", "dino_seg"], given)
+    assert methods["lost"] == {
+        "method": "lost", "k": 7, "facet": "tokens", "seed_similarity": "facet", "expansion": "facet",
+    }  # fmt: skip
+    assert methods["tokencut"] == {"method": "tokencut", "facet": "tokens", "tau": 0.2}
+    assert methods["dino_seg"] == {"method": "dino_seg", "head": "bcc", "rule": "largest"}
     with pytest.raises(ParameterError, match="--set"):
         discover.method_settings(["lost", "tokencut"], ["threshold=1"])
 

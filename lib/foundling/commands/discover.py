@@ -114,11 +114,13 @@ def method_settings(names: Sequence[str], given: Sequence[str]) -> dict[str, dic
     """What each method is run with: ``names`` and the ``[METHOD.]KEY=VALUE`` texts of ``--set``.
 
     A key without a method goes to every method that knows it. Values are read as YAML, so ``50`` is a number.
+    Returns all settings of each method, defaults included.
     Raises :class:`ParameterError` for a text of another form, a key no method knows, or a value of the wrong type.
     """
     import yaml
 
     from foundling.discovery import METHODS as registry
+    from foundling.discovery import resolve_method
     from foundling.parameters import check_methods
 
     methods: dict[str, dict[str, Any]] = {name: {"method": name} for name in names}
@@ -133,7 +135,7 @@ def method_settings(names: Sequence[str], given: Sequence[str]) -> dict[str, dic
         for taker in takers or methods:
             methods[taker][key] = yaml.safe_load(value)
     check_methods(methods, "--set")
-    return methods
+    return {name: {"method": name, **resolve_method(name, settings)[1]} for name, settings in methods.items()}
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -164,9 +166,9 @@ def sheet_notes(backbone: "Backbone", methods: Mapping[str, Mapping[str, Any]]) 
     """The lines above the contact sheet: what found the boxes."""
     notes = []
     for label, settings in methods.items():
-        given = ", ".join(f"{key} = {value}" for key, value in settings.items() if key != "method")
-        notes.append(f"{label} ({given or 'default settings'})")
-    return [f"method: {'; '.join(notes)}", f"network: {backbone.name}, weights {backbone.checksum}"]
+        values = ", ".join(f"{key} = {value}" for key, value in settings.items() if key != "method")
+        notes.append(f"{label}: {values}")
+    return [*notes, f"network: {backbone.name}, weights {backbone.checksum}"]
 
 
 def summary(
