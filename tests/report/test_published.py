@@ -62,11 +62,13 @@ def test_no_match_says_where_it_goes_wrong():
 def test_coverage_counts_each_number_once():
     one = {"paper": "lost", "table": "Table 1", "method": "LOST", "eval_set": "VOC07_trainval"}
     wide = {"paper": "lost", "table": "Table 1", "method": "LOST"}
-    found = {(r["paper"], r["table"]): (r["rows"], r["covered"]) for r in coverage({"a": [one, one], "b": [wide]})}
+    other = {"paper": "lost", "table": "Table 2", "backbone": "ViT-B/16"}
+    studies = {"a": [one, one], "b": [wide], "c": [other]}
+    found = {(r["paper"], r["table"]): (r["rows"], r["covered"]) for r in coverage(studies)}
     assert found["lost", "Table 1"] == (36, 3)
-    assert found["lost", "Table 2"] == (18, 0)
+    assert found["lost", "Table 2"] == (18, 3)
     assert sum(rows for rows, _ in found.values()) == 960
-    assert sum(covered for _, covered in found.values()) == 3
+    assert sum(covered for _, covered in found.values()) == 6
     assert all(r["covered"] == 0 for r in coverage({}))
 
 
