@@ -45,6 +45,7 @@ def save_state(
     file: Path, networks: nn.Module, optimiser: torch.optim.Optimizer, step: int, settings: dict[str, Any]
 ) -> None:
     """Write all that a run needs to go on after ``step`` steps, atomically."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     state = {"networks": networks.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "settings": settings}
     part = file.with_name(file.name + ".part")
     torch.save(state, part)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor
 from torchvision.ops import roi_align
 
@@ -33,7 +33,7 @@ def uniform(generator: Generator, shape: tuple[int, ...], low: float = 0.0, high
 def sample_windows(count: int, generator: Generator, min_area: float = 0.08) -> Float[Tensor, "image 4"]:
     """Random windows of area U[min_area, 1] and log-uniform aspect 3/4..4/3, sides clipped to the image."""
     area = uniform(generator, (count,), min_area, 1.0)
-    aspect = torch.exp(uniform(generator, (count,), -1, 1) * torch.log(torch.tensor(4 / 3)))
+    aspect = torch.exp(uniform(generator, (count,), -1.0, 1.0) * torch.log(torch.tensor(4 / 3)))
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     x0, y0 = uniform(generator, (count,)) * (1 - width), uniform(generator, (count,)) * (1 - height)
     return torch.stack([x0, y0, x0 + width, y0 + height], 1)
@@ -81,13 +81,13 @@ def carry_masks(
 
 
 def make_views(
-    images: Int[Tensor, "image 3 h w"] | Float[Tensor, "image 3 h w"],
+    images: UInt8[Tensor, "image 3 h w"],
     generator: Generator,
     span_side: int,
     view_side: int,
     min_area: float,
 ) -> Views:
-    """Draw the three views of a batch; ``images`` are RGB in 0..255, sides are in pixels."""
+    """Draw the three views of a batch; ``images`` are RGB, sides are in pixels."""
     pixels, count = images.float() / 255, len(images)
     boxes = [sample_windows(count, generator, min_area) for _ in range(2)]
     frame = spanning_window(*boxes)
@@ -119,7 +119,7 @@ def augment(
         return uniform(generator, (count, 1, 1, 1), low, high)
 
     def chance(p: float) -> Tensor:
-        return draw(0, 1) < p
+        return draw(0.0, 1.0) < p
 
     jittered = (images + draw(-0.4, 0.4)).clamp(0, 1)
     mean = jittered.mean((1, 2, 3), keepdim=True)
