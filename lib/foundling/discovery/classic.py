@@ -12,7 +12,7 @@ SIDE = 0.5**0.5  # covers half of the image
 MODES = ("fast", "quality")
 
 
-def centre_box(features: PatchFeatures, side: float = SIDE) -> list[Discovery]:
+def centre_box(features: PatchFeatures, side: float | int = SIDE) -> list[Discovery]:
     """A box in the middle of the image, of its shape: the baseline that knows photographers centre their subject.
 
     ``side`` (above 0, at most 1) is the fraction of the width and of the height; the default covers half of the area.
@@ -27,7 +27,7 @@ def centre_box(features: PatchFeatures, side: float = SIDE) -> list[Discovery]:
     return found
 
 
-def centre_box_facets(side: float = SIDE) -> tuple[str, ...]:
+def centre_box_facets(side: Any = SIDE) -> tuple[str, ...]:
     """None; raises :class:`ParameterError` if ``side`` is not legal."""
     if isinstance(side, bool) or not isinstance(side, int | float) or not 0 < side <= 1:
         raise ParameterError(f"side is {side!r}: give a fraction of width and height, above 0 and at most 1")
@@ -64,7 +64,7 @@ def selective_search(features: PatchFeatures, mode: str = "fast", seed: int = 0)
     return found
 
 
-def selective_search_facets(mode: str = "fast", seed: int = 0) -> tuple[str, ...]:
+def selective_search_facets(mode: Any = "fast", seed: Any = 0) -> tuple[str, ...]:
     """The pictures; raises :class:`ParameterError` for a setting that is not legal, or without OpenCV's modules."""
     check_choice("mode", mode, MODES)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:

@@ -5,6 +5,8 @@ et al. (DINO, ICCV 2021). The paper keeps "the 0.6 N largest entries"; the publi
 that hold 60 % of the attention, and so does this.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -47,13 +49,11 @@ def dino_seg(features: PatchFeatures, head: int | str = 4, rule: str = "largest"
     return [_discovery(features, i, heads, kept[i], maps[i], head, rule) for i in range(len(features))]
 
 
-def dino_seg_facets(head: int | str = 4, rule: str = "largest") -> tuple[str, ...]:
+def dino_seg_facets(head: Any = 4, rule: Any = "largest") -> tuple[str, ...]:
     """The facets that :func:`dino_seg` reads; raises :class:`ParameterError` if a setting cannot be legal."""
     number = isinstance(head, int) and not isinstance(head, bool) and head >= 0
     if not number and head not in CHOICES:
-        raise ParameterError(
-            f"head is {head!r}: give the number of a head, from 0, or {' or '.join(map(repr, CHOICES))}"
-        )
+        raise ParameterError(f"head is {head!r}: give a head's number, from 0, or {' or '.join(map(repr, CHOICES))}")
     check_choice("rule", rule, RULES)
     return ("attention",)
 

@@ -5,6 +5,8 @@ appendix A.1. Where the paper calls two patches similar at a product ``>= 0``, t
 (Eqs. 1, 3, 4, 5); so does this.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -35,8 +37,8 @@ def lost(
     to itself, so 1 / (degree + 1)), ``similarity`` (to the seed: the mask before expansion is where it is positive) and
     ``expansion`` (the sum of Eq. 3). Values: ``seed_ties`` (patches that share the lowest degree; see
     :func:`lowest_degrees`) and ``min_degree``. If all patches are equal, all are similar and the box is the image. If
-    none is similar to the seed (all-zero features), the box is the seed's own patch, flagged ``seed_alone``, or
-    ``not_finite`` for features that are not finite.
+    none is similar to the seed (all-zero features), the box is the seed's own patch, flagged ``seed_alone``.
+    Features that are not finite give the whole image, flagged ``not_finite``.
 
     Returns one :class:`Discovery` an image, box in pixels of the image the network saw.
     Raises :class:`ParameterError` for ``k`` below 1, an unknown choice or a facet that was not extracted.
@@ -52,7 +54,7 @@ def lost(
 
 
 def lost_facets(
-    k: int = 100, facet: str = "keys", seed_similarity: str = "facet", expansion: str = "facet"
+    k: Any = 100, facet: Any = "keys", seed_similarity: Any = "facet", expansion: Any = "facet"
 ) -> tuple[str, ...]:
     """The facets that :func:`lost` reads under these settings; raises :class:`ParameterError` if one is not legal."""
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
@@ -141,9 +143,10 @@ def _discovery(
     seed = divmod(int(seed_patch), features.grid[1])
     mask = component_at((summed > 0).reshape(features.grid), seed)
     flags: tuple[str, ...] = ()
-    if not mask.any():
-        mask[seed] = True
-        flags = ("seed_alone",) if np.isfinite(summed).all() else ("not_finite",)
+    if not np.isfinite(summed).all():
+        mask[:], flags = True, ("not_finite",)
+    elif not mask.any():
+        mask[seed], flags = True, ("seed_alone",)
     maps = {"degree": degree, "inverse_degree": 1 / (degree + 1), "similarity": similarity, "expansion": summed}
     return Discovery(
         boxes=mask_box(mask, features.patch_size, image_size(features, i))[None],

@@ -6,7 +6,7 @@ at 1 - λ, of which three suffice; Lanczos iterations find them without touching
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ DENSE_BELOW = 64  # patches: smaller graphs are solved densely
 TOLERANCE = 1e-12  # of the iterative solver, relative to the eigenvalue
 # Below this gap λ3 - λ2 the second eigenvector is not defined: the solver's own error of some 1e-12 / gap turns it.
 GAP_TOLERANCE = 1e-9
+# Patches whose magnitude is the largest up to rounding: the first of them is the seed.
+SEED_TOLERANCE = 1e-9
 WORKING_SET = 2**26  # similarities in memory at a time
 
 
@@ -35,13 +37,13 @@ class Cut(NamedTuple):
     third: float | None  # a graph of two patches has none
 
 
-def tokencut(features: PatchFeatures, tau: float = 0.2, facet: str = "keys") -> list[Discovery]:
+def tokencut(features: PatchFeatures, tau: float | int = 0.2, facet: str = "keys") -> list[Discovery]:
     """TokenCut (section 3): one box an image, from the normalised cut of its patches.
 
     Patches whose descriptors (``facet``: keys, queries, values or tokens) have a cosine similarity above ``tau``
     (-1 to 1) are joined with weight 1, all others with 1e-5. The second eigenvector is cut at its mean; the foreground
-    is the side that holds the patch of largest magnitude, and the box is that of this patch's component, so that the
-    eigenvector's sign does not matter.
+    is the side that holds the patch of largest magnitude (the first of them, if several have it), and the box is that
+    of this patch's component, so that the eigenvector's sign does not matter.
 
     Maps: ``eigenvector``, positive at the seed. Values: ``eigenvalue`` λ2 and ``gap`` λ3 - λ2 (absent below three
     patches). A gap below 1e-9 leaves the second eigenvector undefined, as exact symmetry does: the result is then one
@@ -63,7 +65,7 @@ def tokencut(features: PatchFeatures, tau: float = 0.2, facet: str = "keys") -> 
     return found
 
 
-def tokencut_facets(tau: float = 0.2, facet: str = "keys") -> tuple[str, ...]:
+def tokencut_facets(tau: Any = 0.2, facet: Any = "keys") -> tuple[str, ...]:
     """The facets that :func:`tokencut` reads; raises :class:`ParameterError` if a setting is not legal."""
     if isinstance(tau, bool) or not isinstance(tau, int | float) or not -1 <= tau <= 1:
         raise ParameterError(f"tau is {tau!r}: give a cosine similarity between -1 and 1 (the authors use 0.2)")
@@ -172,7 +174,8 @@ def foreground(
     vector: Float[np.ndarray, " patch"], grid: tuple[int, int]
 ) -> tuple[Mask, tuple[int, int], Float[np.ndarray, "rows columns"]]:
     """Cut an eigenvector at its mean: the seed's component on its side, the seed, and the map positive at the seed."""
-    seed_patch = int(np.argmax(np.abs(vector)))
+    size = np.abs(vector)
+    seed_patch = int(np.argmax(size >= size.max() * (1 - SEED_TOLERANCE)))
     above = vector > vector.mean()
     side = above if above[seed_patch] else ~above
     seed = divmod(seed_patch, grid[1])
