@@ -66,7 +66,9 @@ for study in STUDIES:
         params:
             python=sys.executable,
             folder=REPORTS / study.name,
+            study=study.path,
+            words=json.dumps([study.title, study.description, study.published]),
         message:
             f"{study.name}: report"
         shell:
-            "{params.python:q} -m foundling.report.page {params.folder:q}"
+            "{params.python:q} -m foundling.report.page {params.folder:q} --study {params.study:q}"

@@ -1,0 +1,212 @@
+"""A study through Snakemake: killed in the middle and started again, it leaves the bytes of an undisturbed run."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foundling import paths
+from tiny import start_source, write_notebook
+
+TWO = "02_single_object_discovery"
+FLAGS = ("--cores", "2", "--rerun-incomplete", "--nolock")
+PATIENCE = 240  # seconds; a loaded machine is slow
+
+ONE_CELLS = [
+    start_source("01_features"),
+    "run.metric('images', len(run.open_dataset()))",
+    "run.finish()",
+]
+TWO_CELLS = [
+    start_source(TWO),
+    "from foundling.discovery import discover_images\n"
+    "dataset, backbone = run.open_dataset(), run.load_backbone()\n"
+    "options = {'out': run.folder / 'boxes', 'chunk': 2, 'batch_size': batch_size}\n"
+    "discover_images(backbone, dataset.samples[:4], methods, **options)",
+    # The test kills the run here: two chunks are on disk, the rest is to do.
+    "import os, pathlib, time\n"
+    "pathlib.Path(os.environ['TEST_HERE']).write_text(str(os.getpid()))\n"
+    "while pathlib.Path(os.environ['TEST_WAIT']).exists():\n    time.sleep(0.05)",
+    "found = discover_images(backbone, dataset.samples, methods, **options)\n"
+    "print(found.seconds)\n"
+    "for label, boxes in found.boxes.items():\n    run.metric(f'mean_corner.{label}', boxes.mean())",
+    "import matplotlib.pyplot as plt, numpy as np\n"
+    "fig, ax = plt.subplots()\nax.plot(found.boxes['lost'][:, 0], np.random.rand(len(dataset)))\n"
+    "run.figure(fig, 'boxes', 'Left sides of the boxes.')\n"
+    "rows = [{'image': name, 'left': box[0]} for name, box in zip(found.names, found.boxes['lost'])]\n"
+    "run.table('boxes', rows, 'Left sides.')",
+    "run.finish()",
+]
+STUDY = """\
+title: A tiny study
+shared: {{dataset: folder, root: {photos}, weights: random, compare_backbones: [], seed: 4, batch_size: 2}}
+notebooks:
+  01_features: {{limit: 3}}
+  02_single_object_discovery:
+    limit: 8
+    lost_ks: []
+    methods:
+      lost: {{method: lost, k: 5}}
+      tokencut: {{method: tokencut}}
+      dino_seg: {{method: dino_seg, head: 0}}
+resources: {{threads: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the project with throw-away notebooks and one tiny study of eight random pictures."""
+    home = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(paths.PACKAGE, home / "lib" / "foundling", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(paths.ROOT / "Snakefile", home)
+    write_notebook(home / "notebooks", "01_features", ONE_CELLS)
+    write_notebook(home / "notebooks", TWO, TWO_CELLS)
+    (home / "photos").mkdir()
+    rng = np.random.default_rng(1)
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(home / "photos" / f"{i}.png")
+    (home / "studies").mkdir()
+    (home / "studies" / "tiny.yaml").write_text(STUDY.format(photos=home / "photos"))
+    return home
+
+
+@pytest.fixture
+def start(checkout) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start Snakemake in the copy, in a session of its own; what still runs after the test is killed."""
+    started: list[subprocess.Popen] = []
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(checkout / "lib"),
+        "OMP_NUM_THREADS": "1",
+        "FOUNDLING_DATA": str(checkout / "data"),
+        "TEST_HERE": str(checkout / "here"),
+        "TEST_WAIT": str(checkout / "wait"),
+    }
+
+    def popen(*arguments: str, study: str = "tiny") -> subprocess.Popen:
+        command = [sys.executable, "-m", "snakemake", *FLAGS, *arguments, "--config", f"study={study}"]
+        process = subprocess.Popen(
+            command, cwd=checkout, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def until(condition: Callable[[], bool], what: str, process: subprocess.Popen | None = None) -> None:
+    """Wait until ``condition`` holds; fail if ``process`` ends before, or after a long time."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"Snakemake ended before {what}:\n{process.stdout.read()}")
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
+def finish(process: subprocess.Popen) -> str:
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    return said
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """All that must not depend on the day: metrics, tables, figures and boxes."""
+    kept = [*folder.glob("*/metrics.json"), *folder.glob("*/*/*")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(kept) if path.is_file()}
+
+
+@pytest.mark.slow  # 60 s: three runs of two notebooks
+@pytest.mark.notebook
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_kill_9_in_the_middle_and_the_same_command_again_give_the_same_bytes(checkout, start):
+    here, wait, report = checkout / "here", checkout / "wait", checkout / "reports" / "tiny"
+    wait.touch()
+    process = start()
+    until(lambda: here.exists() and here.read_text() != "", "notebook 02 is half-way", process)
+    until((report / "01_features" / "metrics.json").exists, "notebook 01 is done", process)
+    first = (report / "01_features" / "metrics.json").stat().st_mtime_ns
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kernel = int(here.read_text())
+    until(lambda: not alive(kernel), "the orphaned kernel ends by itself")
+    assert len(list((report / TWO / "boxes").iterdir())) == 2
+    assert not (report / TWO / "metrics.json").exists()
+    wait.unlink()
+    half_done = {path.name: path.stat().st_mtime_ns for path in (report / TWO / "boxes").iterdir()}
+
+    finish(start())
+    assert (report / "01_features" / "metrics.json").stat().st_mtime_ns == first, "01 was done, and ran again"
+    for name, when in half_done.items():
+        assert (report / TWO / "boxes" / name).stat().st_mtime_ns == when, f"{name} was done, and was computed again"
+    disturbed = results(report)
+    assert (report / "index.html").is_file()
+
+    shutil.move(report, checkout / "disturbed")
+    finish(start())
+    undisturbed = results(report)
+    assert undisturbed == disturbed
+    assert {f"{TWO}/metrics.json", f"{TWO}/figures/boxes.png", f"{TWO}/tables/boxes.csv"} <= set(undisturbed)
+    assert len(list((report / TWO / "boxes").iterdir())) == 4
+
+
+@pytest.mark.slow  # 25 s
+@pytest.mark.notebook
+def test_what_runs_again_is_what_has_changed(checkout, start):
+    report, study = checkout / "reports" / "tiny", checkout / "studies" / "tiny.yaml"
+    finish(start())
+    assert "Nothing to be done" in finish(start("--dry-run"))
+    text = study.read_text()
+    study.write_text(text.replace("{limit: 3}", "{limit: 4}"))
+    said = finish(start("--dry-run"))
+    assert "tiny_01_features" in said and f"tiny_{TWO}" not in said and "tiny_report" in said
+    study.write_text(text.replace("title: A tiny study", "title: Another title"))
+    said = finish(start("--dry-run"))
+    assert "tiny_report" in said and "tiny_01_features" not in said
+    study.write_text(text)
+    os.utime(checkout / "notebooks" / f"{TWO}.ipynb")
+    write_notebook(checkout / "notebooks", TWO, [*TWO_CELLS, "print('more')"])
+    said = finish(start("--dry-run"))
+    assert f"tiny_{TWO}" in said and "tiny_01_features" not in said
+    assert (report / "index.html").is_file()
+
+
+def test_a_wrong_study_file_stops_snakemake_with_one_message(checkout, start):
+    (checkout / "studies" / "wrong.yaml").write_text("title: T\nnotebooks:\n  01_features: {limt: 3}\n")
+    process = start(study="wrong")
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert "unknown parameter 'limt' (value 3): did you mean 'limit'?" in said and "Traceback" not in said
+
+
+def test_all_that_is_missing_is_told_before_anything_runs(checkout, start):
+    shutil.copy(paths.STUDIES / "voc07_backbones.yaml", checkout / "studies")
+    process = start(study="voc07_backbones")
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    for what in ("foundling data voc07", "weights of dino_vits16", "weights of supervised_vgg16"):
+        assert what in said
+    assert not (checkout / "reports" / "voc07_backbones").exists()
+    assert "localrule" not in said and "Traceback" not in said
