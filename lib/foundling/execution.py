@@ -23,7 +23,6 @@ from foundling.run import BATCH, clear_results, output_folder
 KERNEL = "python3"
 PENDING_METRICS = ".metrics.pending.json"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-HIDE, HIDE_INPUT = "hide", "hide-input"  # cell tags: leave out the cell, or its code, from the HTML
 
 
 class CellFailed(FoundlingError):
@@ -172,14 +171,7 @@ def _own_kernel() -> Iterator[None]:
 
 
 def _write_html(notebook: Path, target: Path) -> None:
-    from nbconvert import HTMLExporter
-    from traitlets.config import Config
-
+    from foundling.report.notebook_html import notebook_html
     from foundling.report.style import write_bytes
 
-    config = Config()
-    config.TagRemovePreprocessor.enabled = True
-    config.TagRemovePreprocessor.remove_cell_tags = {HIDE}
-    config.TagRemovePreprocessor.remove_input_tags = {HIDE_INPUT}
-    body, _ = HTMLExporter(config=config, embed_images=True).from_filename(str(notebook))
-    write_bytes(target, body.encode())
+    write_bytes(target, notebook_html(notebook).encode())
