@@ -47,9 +47,13 @@ def test_more_confidence_is_wider(rng):
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
 
 
-@pytest.mark.parametrize("values", [[0.25], [0.1] * 7, [0.0] * 3])
+@pytest.mark.parametrize("values", [[0.1] * 7, [0.0] * 2])
 def test_equal_values_have_no_width(values):
     assert mean_interval(np.array(values)) == (values[0],) * 3
+
+
+def test_one_value_has_no_interval():
+    assert mean_interval(np.array([0.25])) == (0.25, None, None)
 
 
 def test_no_values_are_not_available():

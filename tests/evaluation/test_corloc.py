@@ -137,6 +137,8 @@ def test_nothing_to_count_is_not_available(targets):
 def test_all_hit_has_an_interval_without_width():
     result = corloc(boxes_of(SQUARE, SQUARE), [target([SQUARE])] * 2)
     assert (result.value, result.low, result.high) == (100, 100, 100)
+    alone = corloc(boxes_of(SQUARE), [target([SQUARE])])
+    assert (alone.value, alone.low, alone.high) == (100, None, None)
 
 
 def test_classes_by_hand():

@@ -52,6 +52,12 @@ def test_overlays_cut_skip_and_colour():
     assert coloured(drawn, TRUTH) == (36, 11, 54, 29)
 
 
+def test_equal_boxes_of_two_methods_both_show():
+    drawn = draw_overlay(Image.new("RGB", (60, 40)), np.array([[5.0, 5.0, 50.0, 35.0]] * 2), [FOUND, TRUTH], width=3)
+    assert coloured(drawn, TRUTH) == (6, 6, 49, 34)
+    assert coloured(drawn, FOUND) == (10, 10, 45, 30)  # inside the other's inner dark edge
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (20000, 10), (3, 400)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
 def test_any_size_and_mode_can_be_drawn(size, mode):

@@ -124,6 +124,14 @@ def test_figures_and_tables_follow_the_order_of_their_captions(study, study_file
     ]
 
 
+def test_a_long_table_is_folded(study, study_file):
+    rows = [{"category": f"c{i}", "CorLoc": None if i else 5.0} for i in range(80)]
+    write_table(study / "02_single_object_discovery" / "tables" / "classes", rows, "By category.")
+    page = read(write_report(study, study_file))
+    assert "By category. (80 rows)" in page.texts
+    assert ["c79", "n/a"] in page.cells
+
+
 def test_a_study_without_a_file_has_a_name(study):
     page = read(write_report(study, study.parent / "absent.yaml"))
     assert "Study voc07" in page.texts
@@ -192,3 +200,7 @@ def test_small_numbers_keep_their_figures_and_empty_columns_go():
     assert table["header"] == ["metric", "ours [95 % interval]"]
     assert [row[1] for row in table["rows"]] == ["0.873 [0.850, 0.900]", "2e-05", "3"]
     assert table["numeric"] == [False, True]
+    family = metric_table(
+        metric_records({"corloc.a": 61.9, "corloc.b": 0.0, "corloc.b.low": 0.0, "corloc.b.high": 0.0})
+    )
+    assert [row[1] for row in family["rows"]] == ["61.9", "0.0 [0.0, 0.0]"]

@@ -14,7 +14,7 @@ _DRAWS = 2_000_000  # indices drawn at a time: bounds the memory at some tens of
 
 
 class Interval(NamedTuple):
-    """A number with its interval; all three are ``None`` where there was nothing to measure."""
+    """A number with its interval; all are ``None`` where there was nothing to measure, the ends after a single image."""
 
     value: float | None
     low: float | None
@@ -31,8 +31,8 @@ def mean_interval(
     """The mean of ``values`` (one number an image) with its percentile bootstrap interval over images.
 
     Images are drawn with replacement ``resamples`` times; the same ``seed`` gives the same interval. No image gives
-    ``Interval(None, None, None)``. Where all values are equal, one image included, resampling cannot vary: the
-    interval has no width, which then says nothing about other images.
+    ``Interval(None, None, None)``, and one image its value without an interval. Where all values are equal, resampling
+    cannot vary: the interval has no width, which then says nothing about other images.
 
     Raises :class:`ParameterError` for a nan or infinite value, and for a ``confidence`` outside 0..1.
     """
@@ -45,6 +45,8 @@ def mean_interval(
     if len(values) == 0:
         return Interval(None, None, None)
     exact = values.astype(np.float64)
+    if len(exact) == 1:
+        return Interval(float(exact[0]), None, None)
     if np.ptp(exact) == 0:
         return Interval(float(exact[0]), float(exact[0]), float(exact[0]))
     drawn = bootstrap(

@@ -20,8 +20,8 @@ from foundling.types import Target
 class CorLoc:
     """CorLoc in percent (0..100) with its interval, and what it was counted from.
 
-    ``value``, ``low`` and ``high`` are ``None`` where no image has ground truth. ``overlaps`` is the IoU with the best
-    object of each image (0 where it is not counted).
+    ``value``, ``low`` and ``high`` are ``None`` where no image has ground truth, the ends also where only one has.
+    ``overlaps`` is the IoU with the best object of each image (0 where it is not counted).
     """
 
     value: float | None

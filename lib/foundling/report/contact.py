@@ -52,20 +52,23 @@ def draw_overlay(
     """A copy of ``image`` with boxes (x0, y0, x1, y1; pixels, ends exclusive) outlined, dark-edged to show anywhere.
 
     ``colors`` is one for all boxes or one for each. ``width`` is the line's in pixels (default: by the image's size).
-    Rows of nan are skipped, and what lies outside the image is cut off.
+    Each further colour has a thinner line, so that equal boxes show both. Rows of nan are skipped, and what lies
+    outside the image is cut off.
     """
     canvas = image.convert("RGB")
     canvas = canvas.copy() if canvas is image else canvas
     line = width or max(2, round(max(canvas.size) / 160))
     pen = ImageDraw.Draw(canvas)
     each = [colors] * len(boxes) if isinstance(colors, str) else colors
+    kinds = list(dict.fromkeys(each))
     for box, color in zip(boxes, each, strict=True):
         if not np.isfinite(box).all():
             continue
+        thick = line + 3 * (len(kinds) - 1 - kinds.index(color))
         x0, y0, x1, y1 = (int(v) for v in np.clip(np.round(box), 0, [canvas.width, canvas.height] * 2))
         right, bottom = max(x1 - 1, x0), max(y1 - 1, y0)  # the last pixel inside
-        pen.rectangle((x0, y0, right, bottom), outline="black", width=line + 2)
-        pen.rectangle((x0 + 1, y0 + 1, max(right - 1, x0 + 1), max(bottom - 1, y0 + 1)), outline=color, width=line)
+        pen.rectangle((x0, y0, right, bottom), outline="black", width=thick + 2)
+        pen.rectangle((x0 + 1, y0 + 1, max(right - 1, x0 + 1), max(bottom - 1, y0 + 1)), outline=color, width=thick)
     return canvas
 
 

@@ -63,15 +63,15 @@ def metric_table(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         columns = {"notebook": "notebook", **columns}
     if all(record["published"] is None for record in records):
         del columns["published"]
+    digits = _digits(records)
     rows = []
     for record in records:
-        value = record["value"]
-        digits = _digits(value)
+        value, decimals = record["value"], digits[_family(record)]
         ours = value if record["low"] is None else (value, record["low"], record["high"])
         cells = {
             **record,
-            "ours": format_cell(int(value) if _whole(record) else ours, digits),
-            "published": format_cell(record["published"], digits),
+            "ours": format_cell(int(value) if _whole(record) else ours, decimals),
+            "published": format_cell(record["published"], decimals),
         }
         rows.append([cells[key] for key in columns.values()])
     return _table("", list(columns), rows)
@@ -83,19 +83,25 @@ def _whole(record: Mapping[str, Any]) -> bool:
     return record["low"] is None and record["published"] is None and isinstance(value, float) and value.is_integer()
 
 
-def _digits(value: Any) -> int:
-    """Decimals that leave about three figures."""
-    if not isinstance(value, float):
-        return 1
-    return 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+def _family(record: Mapping[str, Any]) -> str:
+    return record["name"].partition(".")[0]
+
+
+def _digits(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Decimals that leave the largest number of each family of metrics (``corloc.…``) about three figures."""
+    largest: dict[str, float] = {}
+    for record in records:
+        parts = [record[key] for key in ("value", "low", "high", "published")]
+        reach = max((abs(part) for part in parts if isinstance(part, int | float)), default=0.0)
+        largest[_family(record)] = max(reach, largest.get(_family(record), 0.0))
+    return {family: 1 if reach >= 10 or reach == 0 else 2 if reach >= 1 else 3 for family, reach in largest.items()}
 
 
 def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
     """A table for the template; columns of nothing but numbers are aligned to the right."""
     columns = [[row[i] for row in rows] for i in range(len(header))]
     numeric = [
-        any(cell not in ("", MISSING) for cell in cells)
-        and all(cell in ("", MISSING) or _NUMBER.fullmatch(cell) for cell in cells)
+        any(cells) and all(cell in ("", MISSING) or bool(_NUMBER.fullmatch(cell)) for cell in cells)
         for cells in columns
     ]
     return {"caption": caption, "header": list(header), "rows": list(rows), "numeric": numeric}
