@@ -1,5 +1,6 @@
 """Baselines without a network: a centred box, the whole image, and Selective Search."""
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def selective_search(features: PatchFeatures, mode: str = "fast", seed: int = 0)
     """Selective Search (Uijlings et al., IJCV 2013): its first-ranked region, from OpenCV's implementation.
 
     Needs the ``images`` facet (the pictures themselves). ``mode`` is "fast" or "quality" (more colour spaces and
-    segmentations, many times slower). The ranking draws on OpenCV's random numbers; ``seed`` fixes them. Values:
+    segmentations, many times slower). The ranking is partly random; ``seed`` fixes it. Values:
     ``regions``, the number proposed. An image too small to have a region gives the whole image, flagged ``no_region``.
 
     Returns one :class:`Discovery` an image. Raises :class:`ParameterError` for another mode, without the ``images``
@@ -76,7 +77,7 @@ def selective_search_facets(mode: Any = "fast", seed: Any = 0) -> tuple[str, ...
 def propose(image: UInt8[np.ndarray, "height width 3"], mode: str, seed: int) -> Float[np.ndarray, "region 4"]:
     """Selective Search's regions in one RGB picture, best first, as boxes in pixels."""
     cv2 = _opencv()
-    cv2.setRNGSeed(seed)
+    ctypes.CDLL(None).srand(seed)  # the ranking draws from C's rand(), which OpenCV's own setRNGSeed does not reach
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))  # OpenCV's order is BGR
     {"fast": search.switchToSelectiveSearchFast, "quality": search.switchToSelectiveSearchQuality}[mode]()
