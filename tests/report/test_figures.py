@@ -52,6 +52,11 @@ def test_boxes_lie_in_pixel_coordinates(ax, image):
     np.testing.assert_array_equal(np.asarray(ax.images[0].get_array()), np.asarray(image))
 
 
+def test_boxes_end_where_the_image_does(ax, image):
+    show_image(ax, image, np.array([[-9.0, 5.0, 400.0, 300.0]]))
+    assert corners(ax) == [(0, 5, 50, 34)]
+
+
 def test_without_boxes_there_is_no_key(ax, image):
     show_image(ax, image, key=True)
     assert not ax.patches and ax.get_legend() is None

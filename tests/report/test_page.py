@@ -32,6 +32,7 @@ PROVENANCE = {
     "weights": {"dino_vits16": {"weights": "pretrained", "checksum": "0a1b2c3d4e5f"}},
     "seeds": {"numpy": 7},
     "versions": {"torch": "2.11.0"},
+    "parameters": {"split": "", "methods": {"lost": {"k": 100}}, "lost_ks": []},
     "seconds_per_image": {"lost": 0.0312},
     "not_available": {"corloc.selective_search": "no <contrib> modules"},
 }
@@ -82,7 +83,8 @@ def test_everything_is_there(study, study_file):
     assert "02_single_object_discovery/notebook.html" in page.attributes("a", "href")
     for fact in ("0123456789 with changes", "cpu (x86_64, 2 threads)", "0a1b2c3d4e5f", "torch 2.11.0", "numpy 7"):
         assert fact in text
-    assert "lost 0.031" in text and "no <contrib> modules" in "".join(page.texts)
+    assert ["parameters", 'split "", methods (lost (k 100)), lost_ks ()'] in page.cells
+    assert "lost 0.0312" in text and "no <contrib> modules" in "".join(page.texts)
     assert "study voc07 · commit 0123456789 with changes · dino_vits16 0a1b2c3d4e5f" in page.texts
     assert study_file.read_text() in page.texts
     assert 'class="problem"' not in text

@@ -14,7 +14,7 @@ _DRAWS = 2_000_000  # indices drawn at a time: bounds the memory at some tens of
 
 
 class Interval(NamedTuple):
-    """A number with its interval; all are ``None`` where there was nothing to measure, the ends after a single image."""
+    """A number with its interval; all are ``None`` where there was nothing to measure, the ends for a single image."""
 
     value: float | None
     low: float | None

@@ -54,10 +54,14 @@ def show_image(
 
 
 def show_boxes(ax: Axes, boxes: Any, color: str = FOUND, dashed: bool = False, width: float = 2.0) -> Axes:
-    """Outline boxes [box, 4] (x0, y0, x1, y1; pixels) on an axis that shows an image; rows of nan are skipped."""
+    """Outline boxes [box, 4] (x0, y0, x1, y1; pixels) on an axis that shows an image.
+
+    Rows of nan are skipped, and what lies outside the image is cut off.
+    """
     if boxes is None:
         return ax
-    for x0, y0, x1, y1 in as_array(boxes).reshape(-1, 4):
+    right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
+    for x0, y0, x1, y1 in as_array(boxes).reshape(-1, 4).clip(0, [right, bottom, right, bottom]):
         if not np.isfinite([x0, y0, x1, y1]).all():
             continue
         ax.add_patch(

@@ -176,13 +176,17 @@ def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _flat(value: Any) -> str:
-    """A value of the provenance as one line of text."""
+def _flat(value: Any, inside: bool = False) -> str:
+    """A value of the provenance as one line of text: names and values, parts of parts in brackets."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_flat(inner)}" for name, inner in value.items()) or MISSING
-    if isinstance(value, list):
-        return ", ".join(_flat(inner) for inner in value) or MISSING
-    return format_cell(value, 3)
+        text = ", ".join(f"{name} {_flat(part, inside=True)}" for name, part in value.items())
+    elif isinstance(value, list):
+        text = ", ".join(_flat(part, inside=True) for part in value)
+    elif isinstance(value, float):
+        return f"{value:.4g}"
+    else:
+        return '""' if value == "" else format_cell(value)
+    return f"({text})" if inside else text or "none"
 
 
 def _provenance_rows(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
