@@ -54,7 +54,7 @@ for study in STUDIES:
             message:
                 f"{study.name}: {notebook}"
             shell:
-                "{params.python:q} -m foundling.run {input.notebook:q} --study {params.study:q}"
+                "{params.python:q} -m foundling.run {input.notebook:q} --study {params.study:q} --checked"
 
     rule:
         name:

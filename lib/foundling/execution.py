@@ -38,11 +38,12 @@ def notebook_path(name: str) -> Path:
     return path.resolve()
 
 
-def check_parameters(path: Path, given: Mapping[str, Any], where: str) -> Parameters:
+def check_parameters(path: Path, given: Mapping[str, Any], where: str, names: bool = True) -> Parameters:
     """The parameters of the notebook at ``path`` with the values ``given``, checked against its cell and its model.
 
     Raises :class:`ParameterError` if the notebook has no cell tagged ``parameters``, if that cell and the model
-    disagree on names, or if a value is wrong. Starts no kernel.
+    disagree on names, or if a value is wrong. Starts no kernel. Without ``names`` the names that registries hold are
+    left to the run's first cell, and torch is not imported.
     """
     import papermill
 
@@ -55,19 +56,21 @@ def check_parameters(path: Path, given: Mapping[str, Any], where: str) -> Parame
     for name in [*(n for n in cell if n not in expected), *(n for n in expected if n not in cell)]:
         side = "is unknown" if name in cell else "is missing"
         raise ParameterError(f"{path.name}, cell tagged 'parameters': {name!r} {side}{suggest(name, expected)}")
-    check_names(parameters, f"{where}, notebook {notebook}")
+    if names:
+        check_names(parameters, f"{where}, notebook {notebook}")
     return parameters
 
 
-def run_notebook(path: Path, given: Mapping[str, Any], where: str) -> Path:
+def run_notebook(path: Path, given: Mapping[str, Any], where: str, names: bool = True) -> Path:
     """Execute the notebook at ``path`` with the parameters ``given`` (the others keep their defaults).
 
-    ``where`` names where the values come from, for messages. Returns the run's folder, which then holds
-    ``notebook.ipynb``, ``notebook.html``, ``metrics.json`` and what the notebook wrote.
+    ``where`` names where the values come from, for messages; ``names`` is that of :func:`check_parameters`. Returns
+    the run's folder, which then holds ``notebook.ipynb``, ``notebook.html``, ``metrics.json`` and what the notebook
+    wrote.
 
     Raises :class:`ParameterError` before the kernel starts, :class:`CellFailed` if the notebook fails.
     """
-    parameters = check_parameters(path, given, where)
+    parameters = check_parameters(path, given, where, names)
     folder = output_folder(path.stem, parameters)
     folder.mkdir(parents=True, exist_ok=True)
     clear_results(folder)
@@ -76,7 +79,7 @@ def run_notebook(path: Path, given: Mapping[str, Any], where: str) -> Path:
     pending = folder / PENDING_METRICS
     pending.unlink(missing_ok=True)
     try:
-        _execute(path, running, {**given, "out": str(folder)})
+        _execute(path, running, {**given, "out": str(folder)} if parameters.out else given)
     except CellFailed:
         running.replace(failed)
         raise

@@ -248,11 +248,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("notebook", help="name (01_features) or path of the notebook")
     parser.add_argument("--study", default="demo", help="name of a file in studies/, or a path (default: demo)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter (YAML)")
+    parser.add_argument("--checked", action="store_true", help="names in registries were checked (the Snakefile does)")
     options = parser.parse_args(arguments)
     try:
         path, study = notebook_path(options.notebook), load_study(options.study)
         given = {**parameters_given(study, path.stem), "study": study.name, **read_settings(options.set)}
-        folder = run_notebook(path, given, f"study {study.name}")
+        folder = run_notebook(path, given, f"study {study.name}", names=not options.checked)
     except CellFailed as error:
         print(error, file=sys.stderr)
         return 1
