@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 from foundling.errors import ParameterError
 from foundling.training import odin
 from foundling.training.odin import Settings
-from foundling.training.odin_files import load_state, save_state, training_scenes
+from foundling.training.odin_files import centre_keys, load_state, save_state, training_scenes
 from foundling.training.odin_views import (
     augment,
     carry_masks,
     crop,
     flip,
     make_views,
+    normalise,
     relative,
     sample_windows,
     spanning_window,
@@ -307,6 +308,21 @@ def test_training_lowers_the_loss() -> None:  # about 4 s
 
 
 # Resuming and exporting
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_centred_keys_have_mean_zero_and_change_no_output() -> None:
+    network = odin.make_vit().eval()
+    torch.nn.init.normal_(network.blocks[0].attn.qkv.bias)
+    images, keys = pixels(), []
+    batch = normalise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    with torch.no_grad():
+        before = network.forward_features(batch)
+        centre_keys(network, images, 96)
+        network.blocks[0].attn.qkv.register_forward_hook(lambda _, __, qkv: keys.append(qkv[:, 1:, 24:48]))
+        after = network.forward_features(batch)
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+    assert keys[0].mean((0, 1)).abs().max() < 1e-5 < 0.01 < keys[0].std()
 
 
 @pytest.mark.usefixtures("tiny_network")

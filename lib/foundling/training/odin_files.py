@@ -4,19 +4,23 @@ import json
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from safetensors.torch import save_file
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from foundling import paths
 from foundling.datasets.scenes import VERSION, render_scene, split_seeds
 from foundling.errors import ParameterError
+from foundling.training.odin_views import normalise
 
 
 def training_scenes(count: int, side: int, multi_share: float) -> UInt8[np.ndarray, "scene h w 3"]:
@@ -69,6 +73,29 @@ def load_state(file: Path, networks: nn.Module, optimiser: torch.optim.Optimizer
     networks.load_state_dict(state["networks"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])
+
+
+@torch.no_grad()
+def centre_keys(f: VisionTransformer, images: UInt8[np.ndarray, "scene h w 3"], side: int) -> None:
+    """Set the key biases of f so that the mean patch key over ``images``, ``side`` pixels wide, is zero in every block.
+
+    What is added to all keys is ignored by the softmax over keys: the network's output does not depend on a key bias,
+    and training leaves it where it started. Methods that look at the signs of products of keys do depend on it.
+    """
+    projections = [m for name, m in f.named_modules() if name.endswith("attn.qkv") and isinstance(m, nn.Linear)]
+    means = [torch.zeros(m.in_features, dtype=torch.float64) for m in projections]
+
+    def add_keys(mean: Tensor, qkv: nn.Module, inputs: Any, output: Tensor) -> None:
+        keys = output[:, 1:].chunk(3, dim=-1)[1].double()
+        mean += keys.mean(1).sum(0) / len(images)
+
+    hooks = [m.register_forward_hook(partial(add_keys, mean)) for m, mean in zip(projections, means, strict=True)]
+    for start in range(0, len(images), 32):
+        small = [cv2.resize(i, (side, side), interpolation=cv2.INTER_AREA) for i in images[start : start + 32]]
+        f.forward_features(normalise(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2) / 255))
+    for hook, qkv, mean in zip(hooks, projections, means, strict=True):
+        hook.remove()
+        qkv.bias.chunk(3)[1].sub_(mean.float())
 
 
 def export(file: Path, network: nn.Module, provenance: dict[str, Any]) -> None:

@@ -86,8 +86,9 @@ def make_views(
     span_side: int,
     view_side: int,
     min_area: float,
+    strength: float = 1.0,
 ) -> Views:
-    """Draw the three views of a batch; ``images`` are RGB, sides are in pixels."""
+    """Draw the three views of a batch; ``images`` are RGB, sides are in pixels, ``strength`` is that of the colours."""
     pixels, count = images.float() / 255, len(images)
     boxes = [sample_windows(count, generator, min_area) for _ in range(2)]
     frame = spanning_window(*boxes)
@@ -95,7 +96,7 @@ def make_views(
     views = []
     for i in range(2):
         view = flip(crop(pixels, boxes[i], view_side), flips[i])
-        views.append(normalise(augment(view, generator, blur=(1.0, 0.1)[i], solarise=(0.0, 0.2)[i])))
+        views.append(normalise(augment(view, generator, (1.0, 0.1)[i], (0.0, 0.2)[i], strength)))
     windows = [relative(box, frame) for box in boxes]
     span = normalise(crop(pixels, frame, span_side))
     return Views(span, (views[0], views[1]), (windows[0], windows[1]), (flips[0], flips[1]))
@@ -107,28 +108,29 @@ def normalise(images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image 3 h 
 
 
 def augment(
-    images: Float[Tensor, "image 3 h w"], generator: Generator, blur: float, solarise: float
+    images: Float[Tensor, "image 3 h w"], generator: Generator, blur: float, solarise: float, strength: float = 1.0
 ) -> Float[Tensor, "image 3 h w"]:
     """Colour jitter (p 0.8), grey (p 0.2), blur and solarisation with the given probabilities (appendix A.1).
 
-    The jitter's parts come in one order (brightness, contrast, saturation, hue), where the paper shuffles them.
+    ``strength`` (0..1) scales the jitter's ranges and the probabilities of grey and solarisation. The jitter's parts
+    come in one order (brightness, contrast, saturation, hue), where the paper shuffles them.
     """
     count = len(images)
 
-    def draw(low: float, high: float) -> Tensor:
-        return uniform(generator, (count, 1, 1, 1), low, high)
+    def draw(spread: float, centre: float = 0.0) -> Tensor:
+        return uniform(generator, (count, 1, 1, 1), centre - spread, centre + spread)
 
     def chance(p: float) -> Tensor:
-        return draw(0.0, 1.0) < p
+        return draw(0.5, 0.5) < p
 
-    jittered = (images + draw(-0.4, 0.4)).clamp(0, 1)
+    jittered = (images + draw(0.4 * strength)).clamp(0, 1)
     mean = jittered.mean((1, 2, 3), keepdim=True)
-    jittered = (mean + (jittered - mean) * draw(0.6, 1.4)).clamp(0, 1)
-    jittered = turn_colours(jittered, draw(0.8, 1.2).flatten(), draw(-0.1, 0.1).flatten())
+    jittered = (mean + (jittered - mean) * draw(0.4 * strength, 1.0)).clamp(0, 1)
+    jittered = turn_colours(jittered, draw(0.2 * strength, 1.0).flatten(), draw(0.1 * strength).flatten())
     images = torch.where(chance(0.8), jittered, images)
-    images = torch.where(chance(0.2), _grey(images), images)
-    images = torch.where(chance(blur), _blur(images, draw(0.1, 2.0).flatten() * images.shape[-1] / 224), images)
-    return torch.where(chance(solarise) & (images >= 0.5), 1 - images, images)
+    images = torch.where(chance(0.2 * strength), _grey(images), images)
+    images = torch.where(chance(blur), _blur(images, draw(0.95, 1.05).flatten() * images.shape[-1] / 224), images)
+    return torch.where(chance(solarise * strength) & (images >= 0.5), 1 - images, images)
 
 
 def turn_colours(
