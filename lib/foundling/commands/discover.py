@@ -157,7 +157,7 @@ def open_backbone(args: argparse.Namespace) -> "Backbone":
         if args.backbone == EMBEDDED:
             raise
         raise WeightsError(
-            f"{error}\nOr take the network that comes with the package: --backbone {EMBEDDED}. "
+            f"{error}\nTo go on without them: --backbone {EMBEDDED} (comes with the package). "
             "It was trained on synthetic scenes, not on photos: expect coarser boxes."
         ) from error
 
