@@ -94,7 +94,7 @@ def test_coco20k_rounds_half_to_even_and_leaves_the_rest_of_train2014(tmp_path):
         coco_annotation(inside[1], (2.6, 2.6, 0.3, 0.3)),  # rounds to nothing, but was annotated: it stays
         coco_annotation(inside[1], (2.6, 2.6, 0, 3)),
         coco_annotation(inside[0], (0, 0, 5, 5), iscrowd=1, segmentation={"size": [40, 60], "counts": [0, 9, 2391]}),
-        coco_annotation(outside, (0, 0, 5, 5)),
+        coco_annotation(outside, (0, 0, 5, 5), 99),  # what is wrong outside the subset is not reported
     ]
     make_coco20k(tmp_path, objects, [*inside, outside])
     for root in (tmp_path, tmp_path / "train2014"):
@@ -107,6 +107,7 @@ def test_coco20k_rounds_half_to_even_and_leaves_the_rest_of_train2014(tmp_path):
     problems = "\n".join(dataset.problems)
     assert "19815 × image of the subset that the annotation file does not describe" in problems
     assert "1 × box without area inside its image (dropped)" in problems
+    assert len(dataset.problems) == 2
 
 
 def test_official_splits_and_where_they_are_looked_for(tmp_path, monkeypatch):

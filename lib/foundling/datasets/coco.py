@@ -48,9 +48,10 @@ def open_coco(
     content = _load(root, annotations)
     images = _images(content["images"], problems)
     categories = _categories(content["categories"], annotations)
-    usable = _usable(content["annotations"], images, categories, problems)
-    index = _index({**content, "images": list(images.values()), "annotations": usable})
     kept = _chosen(images, image_ids, problems)
+    others = images.keys() - set(kept)
+    usable = _usable(content["annotations"], images, categories, others, problems)
+    index = _index({**content, "images": list(images.values()), "annotations": usable})
     here = files_present(root, [images[i]["file_name"] for i in kept])
     samples = []
     for image_id in kept:
@@ -116,11 +117,17 @@ def _categories(entries: list[Any], annotations: Path) -> dict[int, str]:
 
 
 def _usable(
-    entries: list[Any], images: dict[int, dict[str, Any]], categories: dict[int, str], problems: Problems
+    entries: list[Any],
+    images: dict[int, dict[str, Any]],
+    categories: dict[int, str],
+    others: Collection[int],
+    problems: Problems,
 ) -> list[dict[str, Any]]:
-    """The annotations that say where which category is in which image."""
+    """The annotations that say where which category is in which image; those of ``others`` are passed over."""
     usable = []
     for number, entry in enumerate(entries):
+        if _has(entry, image_id=int) and entry["image_id"] in others:
+            continue
         if not _has(entry, image_id=int, category_id=int, bbox=list) or not _is_box(entry["bbox"]):
             problems["annotation without image_id, category_id or bbox of four numbers (dropped)"].append(f"#{number}")
         elif entry["image_id"] not in images:

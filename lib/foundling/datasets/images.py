@@ -34,19 +34,11 @@ FOREIGN_SUFFIXES = (
     ".arw", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2", ".svg",
 )  # fmt: skip
 MAX_PIXELS = 178_956_970  # where Pillow, by default, begins to refuse: 512 MiB of RGB
+# what the decoders of Pillow raise on damaged files (found by flipping bytes)
 DECODER_ERRORS = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)  # fmt: skip  (what the decoders of Pillow raise on damaged files, found by flipping bytes)
+    OSError, RuntimeError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 def read_image(path: AnyPath, orient: bool = False) -> Image.Image:
