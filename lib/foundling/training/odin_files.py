@@ -104,4 +104,5 @@ def export(file: Path, network: nn.Module, provenance: dict[str, Any]) -> None:
     tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     part = file.with_name(file.name + ".part")
     save_file(tensors, part, {"foundling": json.dumps(provenance, sort_keys=True)})
+    part.chmod(0o644)  # safetensors makes files that only their owner may read
     part.replace(file)
