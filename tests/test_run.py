@@ -161,6 +161,7 @@ def test_a_new_run_removes_the_results_of_the_last_and_nothing_else(namespace):
     run.finish()
     mine = run.folder / "figures" / "mine.png"
     mine.write_bytes(b"x")
+    (run.folder / "tables" / ".old.csv.123.part").write_bytes(b"half")  # of a killed process
     chunk = run.folder / "boxes" / "chunk.json"
     chunk.parent.mkdir()
     chunk.write_text("{}")

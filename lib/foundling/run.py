@@ -207,13 +207,16 @@ def seed_everything(seed: int) -> None:
 
 
 def clear_results(folder: Path) -> None:
-    """Remove what an earlier run left: its metrics, provenance, figures and tables (files it listed, no others)."""
+    """Remove what an earlier run left: its metrics, provenance, figures and tables (those it listed, no others)."""
     for part, suffix in (("figures", ".png"), ("tables", ".csv")):
         for name in read_captions(folder / part):
             (folder / part / f"{name}{suffix}").unlink(missing_ok=True)
         (folder / part / "captions.json").unlink(missing_ok=True)
     for name in ("metrics.json", "provenance.json"):
         (folder / name).unlink(missing_ok=True)
+    for pattern in (".*.part", "figures/.*.part", "tables/.*.part"):  # half-written by a process that was killed
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _file_name(name: str) -> str:
