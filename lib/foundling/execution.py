@@ -153,7 +153,7 @@ def _plain_error(notebook: str, error: Any, output: Path) -> str:
 def _own_kernel() -> Iterator[None]:
     """Make the kernel ``python3`` mean this interpreter, whatever kernels are registered on the machine."""
     spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"],
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
         "display_name": "Python 3 (ipykernel)",
         "language": "python",
         # Sets iterate in the same order in every run; cuBLAS repeats its results.

@@ -19,9 +19,10 @@ from foundling.paths import ROOT
 BackboneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(:random)?$")]
 LABEL = r"^[a-z0-9][a-z0-9_]*$"
 METHODS: dict[str, dict[str, Any]] = {  # label -> method and its settings
-    "lost": {"method": "lost", "k": 40, "facet": "keys"},
+    "lost": {"method": "lost", "k": 10, "facet": "keys"},
     "tokencut": {"method": "tokencut", "tau": 0.2, "facet": "keys"},
     "dino_seg": {"method": "dino_seg", "head": "haiou", "rule": "largest"},
+    "colour_lost": {"method": "colour_lost", "k": 10},
     "centre_box": {"method": "centre_box"},
     "whole_image": {"method": "whole_image"},
     "selective_search": {"method": "selective_search"},
