@@ -154,6 +154,16 @@ def test_only_by_hand(name: str) -> None:
     assert f"By hand: download {entry.file} from {entry.page} and put it at {place}" in str(caught.value)
 
 
+def test_embedded_weights_need_no_network() -> None:
+    """The package's own checkpoint: half precision on disk, three heads, four blocks of 8-pixel patches."""
+    backbone = load_backbone("scenes_odin", device="cpu")
+    file = paths.EMBEDDED_WEIGHTS / "scenes_odin.safetensors"
+    assert backbone.weights == str(file)
+    assert backbone.checksum == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    assert (backbone.patch_size, backbone.channels, backbone.heads, backbone.blocks) == (8, 192, 3, 4)
+    assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in backbone.network.parameters())
+
+
 def test_embedded_weights_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(paths, "EMBEDDED_WEIGHTS", tmp_path)
     with pytest.raises(WeightsError, match=r"scenes_odin\.safetensors is missing from the package"):
