@@ -14,12 +14,12 @@ from torch import Tensor
 
 from foundling.discovery.components import component_at, mask_box
 from foundling.discovery.facets import PATCH_FACETS, check_choice, image_size, patch_facet
+from foundling.discovery.products import BLOCK, upper_blocks
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
 # Two patches p, q are compared through left[p] · right[q]: (F, F) for a facet, ([Q K], [K Q]) for Eq. 4.
 Pair = tuple[Float[Tensor, "image patch channel"], Float[Tensor, "image patch channel"]]
 
-BLOCK = 256  # rows of the similarity matrix made at a time: they stay in the processor's cache
 WORKING_SET = 2**26  # elements of such blocks in memory at a time
 
 
@@ -82,17 +82,15 @@ def degrees(
 ) -> Int[Tensor, "image patch"]:
     """How many other patches are similar to each patch (Eqs. 1 and 2, or Eq. 4 for the qk pair).
 
-    The matrix of products is symmetric, so only its upper triangle is made, block of rows by block of rows.
+    Only the upper triangle of the symmetric matrix of products is made, and a block of its rows is kept at a time.
     """
     images, patches, _ = left.shape
     group = max(1, WORKING_SET // (BLOCK * patches))
     count = torch.zeros(images, patches, device=left.device)
     for first in range(0, images, group):
         some = slice(first, first + group)
-        for start in range(0, patches, BLOCK):
-            stop = min(start + BLOCK, patches)
-            # [image, rows start..stop, columns start..]: 1 where a pair is similar
-            similar = torch.bmm(left[some, start:stop], right[some, start:].transpose(1, 2)).gt_(0)
+        for start, stop, products in upper_blocks(left[some], right[some]):
+            similar = products.gt_(0)  # 1 where a pair is similar
             similar.diagonal(dim1=1, dim2=2).zero_()
             count[some, start:stop] += similar.sum(2)
             count[some, stop:] += similar[:, :, stop - start :].sum(1)

@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Bool, Float
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from foundling.discovery.components import Mask, component_at, mask_box
 from foundling.discovery.facets import PATCH_FACETS, check_choice, image_size, patch_facet
+from foundling.discovery.products import upper_blocks
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
 EPSILON = 1e-5  # weight of the edge between patches that are not similar
@@ -26,6 +28,7 @@ TOLERANCE = 1e-12  # of the iterative solver, relative to the eigenvalue
 GAP_TOLERANCE = 1e-9
 # Patches whose magnitude is the largest up to rounding: the first of them is the seed.
 SEED_TOLERANCE = 1e-9
+BLAS = ThreadpoolController().select(user_api="blas")
 WORKING_SET = 2**26  # similarities in memory at a time
 
 
@@ -74,10 +77,17 @@ def tokencut_facets(tau: Any = 0.2, facet: Any = "keys") -> tuple[str, ...]:
 
 
 def similar_patches(descriptors: Float[Tensor, "image patch channel"], tau: float) -> Bool[Tensor, "image patch other"]:
-    """Which patches' descriptors have a cosine similarity above ``tau``; symmetric, from the lower triangle."""
+    """Which patches' descriptors have a cosine similarity above ``tau``; symmetric to the last bit."""
     unit = torch.nn.functional.normalize(descriptors, dim=2)
-    lower = (torch.bmm(unit, unit.transpose(1, 2)) > tau).tril_()
-    return lower | lower.transpose(1, 2)
+    images, patches, _ = unit.shape
+    joined = torch.empty(images, patches, patches, dtype=torch.bool, device=unit.device)
+    for start, stop, products in upper_blocks(unit, unit):
+        above = products > tau
+        square = above[:, :, : stop - start]
+        square |= square.transpose(1, 2).clone()
+        joined[:, start:stop, start:] = above
+        joined[:, start:, start:stop] = above.transpose(1, 2)
+    return joined
 
 
 def normalised_cut(joined: Bool[np.ndarray, "patch other"]) -> Cut:
@@ -142,7 +152,8 @@ def _largest(
     operator = LinearOperator((patches, patches), matvec=deflated, dtype=np.float64)
     start = random.standard_normal(patches)
     limit = max(50, patches // 10)
-    return eigsh(operator, count, which="LA", v0=start, maxiter=limit, tol=TOLERANCE, rng=random)
+    with BLAS.limit(limits=1):  # a product with one vector is too short a task to share
+        return eigsh(operator, count, which="LA", v0=start, maxiter=limit, tol=TOLERANCE, rng=random)
 
 
 def _discovery(features: PatchFeatures, i: int, joined: Bool[np.ndarray, "patch other"], finite: bool) -> Discovery:
