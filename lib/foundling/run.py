@@ -79,7 +79,7 @@ class Run:
 
     def weights(self, backbone: Any, label: str | None = None) -> None:
         """Note which weights a backbone carries (``load_backbone`` of this class does so itself)."""
-        entry = {"weights": str(backbone.weights), "checksum": backbone.checksum}
+        entry = {"weights": _shown(Path(backbone.weights)), "checksum": backbone.checksum}
         self.facts.setdefault("weights", {})[label or backbone.name] = entry
         self.facts["device"] = provenance.device_name(str(backbone.device))
 
