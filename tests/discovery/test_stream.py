@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,25 @@ def test_a_network_without_attention_cannot_serve_dino_seg(tmp_path: Path) -> No
     convolutional = load_backbone("dino_resnet50", weights="random", device="cpu")
     with pytest.raises(ParameterError, match="attention"):
         discover_images(convolutional, [], {"dino_seg": {}}, out=tmp_path / "out")
+
+
+def test_every_image_is_counted_once_whether_found_known_or_failed(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+
+    @contextmanager
+    def counting(total: int, *args: object) -> Iterator[Callable[[int], None]]:
+        yield counted.append
+        assert sum(counted) == total == len(SIZES)
+
+    monkeypatch.setattr(STREAM, "show_progress", counting)
+    samples[1].path.write_bytes(b"")
+    options: dict[str, Any] = {"methods": {"lost": {}}, "out": tmp_path / "out", "batch_size": 2}
+    discover_images(backbone, samples, **options)
+    assert max(counted) == 2  # by batches, not by chunks
+    counted.clear()
+    discover_images(backbone, samples, **options)
 
 
 def test_progress_is_a_line_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,9 +20,15 @@ def chunk_path(folder: Path, start: int) -> Path:
 
 
 def files_of(samples: Sequence[Sample]) -> list[list[Any]]:
-    """What identifies a chunk's images: name, the file's bytes (None if missing), orientation applied or not."""
-    sizes = [sample.path.stat().st_size if sample.path.is_file() else None for sample in samples]
-    return [[sample.name, size, sample.orient] for sample, size in zip(samples, sizes, strict=True)]
+    """What identifies a chunk's images: name, the file's bytes (None if unknown), orientation applied or not."""
+    return [[sample.name, _bytes(sample.path), sample.orient] for sample in samples]
+
+
+def _bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # missing or out of reach: decoding it will say why
+        return None
 
 
 def read_chunk(path: Path, settings: dict[str, Any]) -> list[Record]:

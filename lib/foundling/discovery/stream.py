@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +82,9 @@ def discover_images(
         for start in range(0, len(samples), chunk):
             some = samples[start : start + chunk]
             path = None if out is None else chunk_path(out, start)
-            done, failed = _chunk(plan, some, start, path, spent)
+            done, failed = _chunk(plan, some, start, path, spent, advance)
             records += done
             failures += failed
-            advance(len(some))
     if out is not None:
         remove_others(out, {chunk_path(out, start) for start in range(0, len(samples), chunk)})
     return _gathered(samples, list(jobs), records, failures, spent)
@@ -129,16 +128,24 @@ class _Plan:
 
 
 def _chunk(
-    plan: _Plan, samples: Sequence[Sample], start: int, path: Path | None, spent: dict[str, float]
+    plan: _Plan,
+    samples: Sequence[Sample],
+    start: int,
+    path: Path | None,
+    spent: dict[str, float],
+    advance: Callable[[int], None],
 ) -> tuple[list[Record], list[Failure]]:
     """Records and failures of one chunk, as far as possible from its file at ``path``."""
     header = plan.header(samples)
     known = {} if path is None else {record["index"]: record for record in read_chunk(path, header)}
     missing = [i for i in range(start, start + len(samples)) if i not in known]
+    advance(len(known))
     failures: list[Failure] = []
     if missing:
-        made = _discover(plan, [samples[i - start] for i in missing], missing, failures, spent)
-        known |= {record["index"]: record for record in made}
+        for made in _discover(plan, [samples[i - start] for i in missing], missing, failures, spent):
+            known |= {record["index"]: record for record in made}
+            advance(len(made))
+        advance(len(failures))
     records = [known[i] for i in sorted(known)]
     if missing and path is not None:
         write_chunk(path, header, records)
@@ -147,9 +154,8 @@ def _chunk(
 
 def _discover(
     plan: _Plan, samples: Sequence[Sample], positions: Sequence[int], failures: list[Failure], spent: dict[str, float]
-) -> list[Record]:
-    """One pass over ``samples``, which have these ``positions`` among all; their records, in no particular order."""
-    records: list[Record] = []
+) -> Iterator[list[Record]]:
+    """One pass over ``samples``, which have these ``positions`` among all: the records of each batch."""
     failed: list[Failure] = []
     batches = _timed(extract(plan.backbone, samples, plan.facets, failures=failed, **plan.options), spent)
     for features in batches if plan.backbone.device.type == "cpu" else _ahead(batches):
@@ -159,11 +165,11 @@ def _discover(
             found[label] = method.run(features, **settings)
             spent[label] += time.perf_counter() - begin
         spent["images"] += len(features)
-        for i, position in enumerate(features.indices):
-            results = {label: discoveries[i] for label, discoveries in found.items()}
-            records.append(_record(features, i, positions[position], results))
+        yield [
+            _record(features, i, positions[position], {label: results[i] for label, results in found.items()})
+            for i, position in enumerate(features.indices)
+        ]
     failures += [Failure(failure.name, positions[failure.index], failure.error) for failure in failed]
-    return records
 
 
 def _timed(batches: Iterator[PatchFeatures], spent: dict[str, float]) -> Iterator[PatchFeatures]:
