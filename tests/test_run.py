@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from foundling import provenance
 from foundling.errors import FoundlingError, ParameterError
-from foundling.execution import check_parameters
+from foundling.execution import PENDING_METRICS, check_parameters
 from foundling.parameters import validate
 from foundling.run import BATCH, main, output_folder, read_settings, start
 from tiny import parameters_source, start_source, write_notebook
@@ -348,6 +349,34 @@ def test_wrong_parameters_stop_a_batch_before_the_kernel_starts(study, tmp_path,
     error = capsys.readouterr().err
     assert message in error and "notebook 01_features" in error
     assert not out.exists()
+
+
+def test_a_second_run_into_the_same_folder_waits_for_the_first(study, tmp_path, capsys, monkeypatch):
+    import fcntl
+    import threading
+
+    import papermill
+
+    def leave_a_result(path, output, **options):
+        Path(output).with_name(PENDING_METRICS).write_text("{}")
+        shutil.copy(path, output)
+
+    monkeypatch.setattr(papermill, "execute_notebook", leave_a_result)
+    path, out = write_notebook(tmp_path, ONE, ["print('x')"]), tmp_path / "out"
+    arguments = [str(path), "--study", str(study), "--checked", "--set", f"out={out}"]
+    out.mkdir()
+    codes = []
+    second = threading.Thread(target=lambda: codes.append(main(arguments)))
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second.start()
+        second.join(timeout=2)
+        assert second.is_alive() and not (out / "metrics.json").exists()
+        (out / ".lock").unlink()  # as a run does when it ends
+    second.join(timeout=120)
+    assert codes == [0]
+    assert f"another process is running a notebook into {out}: waiting" in capsys.readouterr().out
+    assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "notebook.html", "notebook.ipynb"]
 
 
 def test_a_parameters_cell_that_disagrees_with_the_model_is_refused(tmp_path):

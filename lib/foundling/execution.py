@@ -4,6 +4,7 @@ While it runs, the notebook is ``notebook.running.ipynb`` in the run's folder, s
 it stays as ``notebook.failed.ipynb``. ``metrics.json`` appears last, so that its presence means a complete run.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from foundling.paths import NOTEBOOKS, ROOT
 from foundling.run import BATCH, clear_results, output_folder
 
 KERNEL = "python3"
+RUNNING, FAILED = "notebook.running.ipynb", "notebook.failed.ipynb"
 PENDING_METRICS = ".metrics.pending.json"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -70,26 +72,54 @@ def run_notebook(path: Path, given: Mapping[str, Any], where: str, names: bool =
 
     Raises :class:`ParameterError` before the kernel starts, :class:`CellFailed` if the notebook fails.
     """
+    from foundling.report.notebook_html import notebook_html
+    from foundling.report.style import write_bytes
+
     parameters = check_parameters(path, given, where, names)
     folder = output_folder(path.stem, parameters)
     folder.mkdir(parents=True, exist_ok=True)
-    clear_results(folder)
-    running, failed = folder / "notebook.running.ipynb", folder / "notebook.failed.ipynb"
-    failed.unlink(missing_ok=True)
-    pending = folder / PENDING_METRICS
-    pending.unlink(missing_ok=True)
-    try:
-        _execute(path, running, {**given, "out": str(folder)} if parameters.out else given)
-    except CellFailed:
-        running.replace(failed)
-        raise
-    if not pending.is_file():
-        running.replace(failed)
-        raise CellFailed(f"{path.stem} ran to its end but wrote no metrics: its last cell must be run.finish()")
-    _write_html(running, folder / "notebook.html")
-    running.replace(folder / "notebook.ipynb")
-    pending.replace(folder / "metrics.json")
+    with _alone_in(folder):
+        clear_results(folder)
+        running, failed, pending = folder / RUNNING, folder / FAILED, folder / PENDING_METRICS
+        failed.unlink(missing_ok=True)
+        pending.unlink(missing_ok=True)
+        try:
+            _execute(path, running, {**given, "out": str(folder)} if parameters.out else given)
+            if not pending.is_file():
+                raise CellFailed(f"{path.stem} ran to its end but wrote no metrics: its last cell must be run.finish()")
+        except CellFailed:
+            running.replace(failed)
+            raise
+        write_bytes(folder / "notebook.html", notebook_html(running).encode())
+        running.replace(folder / "notebook.ipynb")
+        pending.replace(folder / "metrics.json")
     return folder
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process runs a notebook into ``folder``, and keep others waiting.
+
+    The lock ends with the process that holds it, however that ends. (If only Snakemake was killed, the notebook that it
+    had started still runs: the same command again then waits for it.)
+    """
+    path = folder / ".lock"
+    with ExitStack() as stack:
+        while True:
+            lock = stack.enter_context(path.open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another process is running a notebook into {folder}: waiting for it to end", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:  # some network file systems have no locks
+                print(f"{folder} cannot be locked ({error}): do not start the same study twice", file=sys.stderr)
+            if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:  # not removed while we waited
+                break
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _execute(path: Path, output: Path, values: Mapping[str, Any]) -> None:
@@ -138,7 +168,7 @@ def _plain_error(notebook: str, error: Any, output: Path) -> str:
     """What failed, where, and the last lines of the traceback without terminal colours."""
     trace = ANSI.sub("", "\n".join(error.traceback)).splitlines()
     kept = [line for line in trace if line.strip()][-12:]
-    shown = output.with_name("notebook.failed.ipynb")
+    shown = output.with_name(FAILED)
     shown = shown.relative_to(ROOT) if shown.is_relative_to(ROOT) else shown
     return "\n".join(
         [
@@ -171,10 +201,3 @@ def _own_kernel() -> Iterator[None]:
             os.environ.pop("JUPYTER_PATH")
             if before is not None:
                 os.environ["JUPYTER_PATH"] = before
-
-
-def _write_html(notebook: Path, target: Path) -> None:
-    from foundling.report.notebook_html import notebook_html
-    from foundling.report.style import write_bytes
-
-    write_bytes(target, notebook_html(notebook).encode())
