@@ -292,6 +292,7 @@ def test_progress_is_a_line_in_a_log(capsys: pytest.CaptureFixture[str]) -> None
     with progress(4, "discovering") as advance:
         advance(1)
         advance(3)
+        advance(0)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1  # not one a step
     assert lines[0].startswith("discovering: 4 of 4 images, 0.00 s each")

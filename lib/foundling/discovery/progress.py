@@ -30,7 +30,7 @@ def _lines(total: int, what: str) -> Callable[[int], None]:
         nonlocal done, last
         done += finished
         now = time.monotonic()
-        if done < total and now - last < LINE_EVERY:
+        if not finished or (done < total and now - last < LINE_EVERY):
             return
         last = now
         pace = (now - start) / max(done, 1)
