@@ -88,15 +88,16 @@ def test_results_go_to_the_folder_of_study_and_notebook(namespace):
 
 def test_a_run_leaves_metrics_provenance_figures_and_tables(namespace):
     run = start(ONE, namespace)
-    figure = run.figure(a_figure(), "a-line", "A line.")
-    table = run.table("corloc", [{"method": "lost", "CorLoc": (50.0, 40.0, 60.0)}], "A table.")
+    run.figure(a_figure(), "a-line", "A line.")
+    run.table("corloc", [{"method": "lost", "CorLoc": (50.0, 40.0, 60.0)}], "A table.")
     run.metric("b.value", np.float32(0.5))
     run.metric("a.corloc", 61.9, 60.5, 63.2)
     run.metric("a.count", 3)
     run.metric("c.absent", None, reason="the dataset has no annotations")
     run.note(seconds_per_image=0.08)
     run.finish()
-    assert figure.read_bytes()[:4] == b"\x89PNG" and table.read_text().splitlines()[1] == 'lost,"50.0 [40.0, 60.0]"'
+    assert (run.folder / "figures" / "a-line.png").read_bytes()[:4] == b"\x89PNG"
+    assert (run.folder / "tables" / "corloc.csv").read_text().splitlines()[1] == 'lost,"50.0 [40.0, 60.0]"'
     text = (run.folder / "metrics.json").read_text()
     assert json.loads(text) == {
         "a.corloc": 61.9, "a.corloc.high": 63.2, "a.corloc.low": 60.5, "a.count": 3.0, "b.value": 0.5
@@ -138,8 +139,11 @@ def test_a_cell_that_is_run_again_replaces_what_it_wrote(namespace):
     run.metric("b", None)
     run.metric("c", None)
     run.metric("c", 4.0)
-    first = run.figure(a_figure(1), "line", "One.").read_bytes()
-    assert run.figure(a_figure(2), "line", "Two.").read_bytes() != first
+    line = run.folder / "figures" / "line.png"
+    run.figure(a_figure(1), "line", "One.")
+    first = line.read_bytes()
+    run.figure(a_figure(2), "line", "Two.")
+    assert line.read_bytes() != first
     run.finish()
     run.finish()
     assert json.loads((run.folder / "metrics.json").read_text()) == {"a": 3.0, "c": 4.0}

@@ -24,12 +24,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsFloat
 
+import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from foundling import provenance
 from foundling.errors import FoundlingError, ParameterError
 from foundling.parameters import Parameters, check_names, dataset_options, from_root, model_of, split_backbone, validate
 from foundling.paths import REPORTS, ROOT
+from foundling.report.display import show_saved
 from foundling.report.style import save_figure, write_bytes
 from foundling.report.tables import read_captions, write_caption, write_table
 
@@ -83,15 +85,17 @@ class Run:
         self.facts.setdefault("weights", {})[label or backbone.name] = entry
         self.facts["device"] = provenance.device_name(str(backbone.device))
 
-    def figure(self, fig: Figure, name: str, caption: str) -> Path:
-        """Save ``fig`` as ``figures/<name>.png`` with its caption; returns the path."""
+    def figure(self, fig: Figure, name: str, caption: str) -> None:
+        """Save ``fig`` as ``figures/<name>.png`` with its caption, show it below the cell, and close it."""
         path = save_figure(fig, self.folder / "figures" / f"{_file_name(name)}.png")
         write_caption(path, caption)
-        return path
+        plt.close(fig)
+        show_saved(path, caption)
 
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]], caption: str, **options: Any) -> Path:
-        """Save ``rows`` as ``tables/<name>.csv`` with its caption; ``options`` as for ``report.tables.write_table``."""
-        return write_table(self.folder / "tables" / _file_name(name), rows, caption, **options)
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], caption: str, **options: Any) -> None:
+        """Save ``rows`` as ``tables/<name>.csv`` with its caption and show them; ``options`` as for ``write_table``."""
+        path = write_table(self.folder / "tables" / _file_name(name), rows, caption, **options)
+        show_saved(path, caption)
 
     def metric(
         self,

@@ -52,5 +52,5 @@ def notebook_html(path: Path) -> str:
     config.TagRemovePreprocessor.remove_cell_tags = {HIDE}
     config.TagRemovePreprocessor.remove_input_tags = {HIDE_INPUT}
     config.TagRemovePreprocessor.remove_all_outputs_tags = {INTERACTIVE}
-    exporter = HTMLExporter(config=config, raw_template=TEMPLATE, embed_images=True, preprocessors=[_Formulas])
+    exporter = HTMLExporter(config=config, raw_template=TEMPLATE, preprocessors=[_Formulas])
     return exporter.from_filename(str(path))[0]
