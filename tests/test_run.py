@@ -409,3 +409,14 @@ def test_a_batch_keeps_the_metrics_back_until_all_is_written(namespace, monkeypa
     run.metric("a", 1.0)
     run.finish()
     assert sorted(p.name for p in run.folder.iterdir()) == [".metrics.pending.json", "provenance.json"]
+
+
+def test_a_printed_number_stands_only_beside_a_run_under_the_papers_conditions(namespace):
+    voc = {"dataset": "voc07", "split": "trainval", "backbone": "dino_vits16", "limit": 0, "max_side": 0}
+    lost = {"method": "lost", "k": 100}
+    run = start(ONE, {**namespace, **voc})
+    assert run.published(lost) == 61.9
+    assert run.published(lost, "dino_vitb16") == 60.1
+    assert run.published(lost, "dino_vits16:random") is None
+    for other in ({"limit": 50}, {"max_side": 480}, {"precision": "bf16"}, {"weights": "random"}):
+        assert start(ONE, {**namespace, **voc, **other}).published(lost) is None

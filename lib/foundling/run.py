@@ -126,6 +126,20 @@ class Run:
             self.metrics[f"{name}.low"] = _finite(f"{name}.low", low)
             self.metrics[f"{name}.high"] = _finite(f"{name}.high", high)
 
+    def published(self, settings: Mapping[str, Any], backbone: str | None = None) -> float | None:
+        """The CorLoc a paper prints for a method's ``settings``, if this run repeats the paper's conditions.
+
+        Those are all images, at native size, in fp32, with published weights; ``backbone`` (``name:random`` is none)
+        defaults to the run's own. Otherwise, and where no paper has the setting, ``None``.
+        """
+        from foundling.report.beside import published_corloc
+
+        given = self.parameters
+        name, weights = split_backbone(backbone) if backbone else (given.backbone, given.weights)
+        if weights != "pretrained" or given.limit or given.max_side or given.precision != "fp32":
+            return None
+        return published_corloc(given.dataset, given.split, name, settings)
+
     def note(self, **facts: Any) -> None:
         """Add facts to the provenance: ``run.note(seconds_per_image=0.08, failures=[…])``."""
         self.facts |= facts

@@ -18,11 +18,15 @@ from foundling.report.beside import published_corloc
         ("voc07", "trainval", "dino_vits16", {"method": "lost", "seed_similarity": "qk", "expansion": "values"}, 29.9),
         ("voc07", "trainval", "dino_vits16", {"method": "lost", "seed_similarity": "qk"}, 30.7),
         ("voc07", "trainval", "dino_vits16", {"method": "lost", "seed_similarity": "qk", "expansion": "qk"}, 30.8),
-        ("voc07", "trainval", "dino_vits16", {"method": "dino_seg"}, 45.8),  # Table 6
-        ("voc12", "trainval", "dino_vits16", {"method": "dino_seg", "head": "haiou"}, 47.6),
-        ("coco20k", "train", "dino_vits16", {"method": "dino_seg", "head": "bcc"}, 28.8),
+        ("voc07", "trainval", "dino_vits16", {"method": "dino_seg", "rule": "reference"}, 45.8),  # Table 6
+        ("voc12", "trainval", "dino_vits16", {"method": "dino_seg", "head": "haiou", "rule": "reference"}, 47.6),
+        ("coco20k", "train", "dino_vits16", {"method": "dino_seg", "head": "bcc", "rule": "reference"}, 28.8),
         ("voc12", "trainval", "dino_vits16", {"method": "tokencut"}, 72.1),
         ("voc07", "trainval", "scenes_odin", {"method": "selective_search"}, 18.8),  # needs no network
+        ("voc07", "trainval", "deit_vits16", {"method": "lost"}, 16.9),  # text B.5
+        ("voc12", "trainval", "deit_vits16", {"method": "lost"}, None),
+        ("voc07", "trainval", "dino_vits16", {"method": "dino_seg"}, None),  # the sound rule is not the published one
+        ("voc07", "trainval", "dino_vits16", {"method": "selective_search", "mode": "quality"}, None),
         ("voc07", "trainval", "scenes_odin", {"method": "lost"}, None),
         ("voc07", "trainval", "dino_vits16", {"method": "lost", "k": 40}, None),
         ("voc12", "trainval", "dino_vits16", {"method": "lost", "k": 1}, None),

@@ -1,6 +1,5 @@
 """What appears below a notebook's cells, through a stand-in for the running IPython."""
 
-import sys
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -15,10 +14,13 @@ from foundling.report.tables import write_table
 def shown(monkeypatch):
     """What is displayed: (kind, content) pairs."""
     seen = []
-    display = SimpleNamespace(Image=lambda data: ("Image", data), HTML=lambda data: ("HTML", data), display=seen.append)
-    monkeypatch.setitem(
-        sys.modules, "IPython", SimpleNamespace(get_ipython=object, display=display, version_info=(9, 0))
-    )
+
+    def note(kind):
+        return lambda content: (kind, content)
+
+    display = SimpleNamespace(Image=note("Image"), HTML=note("HTML"), display=seen.append)
+    ipython = SimpleNamespace(get_ipython=object, display=display)
+    monkeypatch.setattr("foundling.report.display.sys", SimpleNamespace(modules={"IPython": ipython}))
     return seen
 
 
@@ -50,7 +52,7 @@ def test_a_widgets_figure_is_shown_once_and_closed(shown):
 
 
 def test_nothing_happens_outside_a_notebook(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    monkeypatch.setattr("foundling.report.display.sys", SimpleNamespace(modules={}))
     fig, _ = plt.subplots()
     show(fig)
     assert capsys.readouterr().out == ""
