@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from foundling.discovery import lost
-from foundling.discovery.colour import colour_features, colour_lost
+from foundling.discovery.colour import colour_features, colour_lost, with_colour_keys
 from foundling.types import ParameterError, PatchFeatures
 
 
@@ -94,3 +94,15 @@ def test_the_control_is_lost_on_colours_and_finds_a_spot_that_differs() -> None:
     np.testing.assert_array_equal(found.boxes, same.boxes)
     with pytest.raises(ParameterError, match="k is 0"):
         colour_lost(features, k=0)
+
+
+def test_colours_take_the_place_of_keys_and_nothing_else_changes() -> None:
+    rng = np.random.default_rng(3)
+    pictures = (random_picture(rng, 16, 24), random_picture(rng, 15, 20))  # one grid, two sizes
+    sizes = torch.tensor([[16, 24], [15, 20]])
+    batch = PatchFeatures((2, 3), 8, sizes, 2 * sizes, ("a", "b"), (4, 9), keys=torch.ones(2, 6, 5), images=pictures)
+    colours = with_colour_keys(batch)
+    assert (colours.names, colours.indices, colours.grid) == (("a", "b"), (4, 9), (2, 3))
+    assert torch.equal(colours.original_sizes, 2 * sizes)
+    for i, image in enumerate(pictures):
+        np.testing.assert_allclose(colours.facet("keys")[i], naive(image, 8), atol=1e-5)

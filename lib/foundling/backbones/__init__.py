@@ -1,7 +1,7 @@
 """Backbones: a name → a frozen network with its weights, and images → patch features."""
 
-from foundling.backbones.extract import extract
+from foundling.backbones.extract import extract, first_described
 from foundling.backbones.load import Backbone, load_backbone
 from foundling.backbones.registry import BACKBONES, Entry
 
-__all__ = ["BACKBONES", "Backbone", "Entry", "extract", "load_backbone"]
+__all__ = ["BACKBONES", "Backbone", "Entry", "extract", "first_described", "load_backbone"]

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from foundling.backbones.load import Backbone
 from foundling.backbones.prepare import Limits, Prepared, Source, read_ahead
 from foundling.backbones.vit import Transformer, transformer_facets
 from foundling.errors import ImageError, ParameterError
-from foundling.types import FACETS, Failure, PatchFeatures
+from foundling.types import FACETS, Failure, PatchFeatures, Sample
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PATCHES_A_BATCH = 65536  # a batch is cut where it would hold more: eight images of 8,192 patches, sixteen of 4,096
@@ -222,3 +223,24 @@ def _checked(
         if value is not None and value < 1:
             raise ParameterError(f"{name}={value}: must be at least 1")
     return block % backbone.blocks
+
+
+def first_described(
+    backbone: Backbone, samples: Iterable[Sample], count: int, failures: list[Failure], **options: Any
+) -> list[tuple[Sample, PatchFeatures]]:
+    """The first ``count`` samples that can be used, each with its features as a batch of one; fewer if there are fewer.
+
+    ``options`` are those of :func:`extract`; what is passed over on the way is added to ``failures``, with its position
+    in ``samples``. Raises :class:`ImageError` if there is not one.
+    """
+    described: list[tuple[Sample, PatchFeatures]] = []
+    for index, sample in enumerate(samples):
+        if len(described) == count:
+            break
+        failed: list[Failure] = []
+        described += [(sample, one) for one in extract(backbone, [sample], failures=failed, **options)]
+        failures += [Failure(failure.name, index, failure.error) for failure in failed]
+    if not described:
+        last = f"; the last one: {failures[-1].error}" if failures else ""
+        raise ImageError(f"not one image can be used{last}")
+    return described

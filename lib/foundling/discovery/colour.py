@@ -1,6 +1,7 @@
 """The control that learned features must beat: the colours of a patch and how much they vary, and nothing more."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,14 +21,23 @@ def colour_lost(features: PatchFeatures, k: int = 100) -> list[Discovery]:
     :func:`lost`. Returns one :class:`Discovery` an image. Raises :class:`ParameterError` for ``k`` below 1.
     """
     colour_lost_facets(k)
-    pictures = features.facet("images")
-    return [found for picture in pictures for found in lost(colour_features([picture], features.patch_size), k)]
+    return lost(with_colour_keys(features), k)
 
 
 def colour_lost_facets(k: int = 100) -> tuple[str, ...]:
     """The pictures; raises :class:`ParameterError` if ``k`` is not legal."""
     lost_facets(k)
     return ("images",)
+
+
+def with_colour_keys(features: PatchFeatures) -> PatchFeatures:
+    """The same images, grid and sizes with colours (see :func:`colour_features`) in place of the network's keys.
+
+    Needs the ``images`` facet.
+    """
+    pictures = features.facet("images")
+    keys = torch.cat([colour_features([picture], features.patch_size).facet("keys") for picture in pictures])
+    return replace(features, keys=keys)
 
 
 def colour_features(

@@ -35,8 +35,8 @@ def published_corloc(dataset: str, split: str, backbone: str, settings: Mapping[
     ``settings`` are those of one label of the notebooks: ``{"method": "lost", "k": 100}``; what is left out has the
     method's default. Rows: LOST Tables 1, 2, 5, 6 and 8, and its text B.5 (which does not say on which images: given
     for VOC07); for TokenCut box refinement's Table 4, which quotes it. DINO-seg's numbers are those of its published
-    component rule, so only ``rule="reference"`` has one; Selective Search's settings are not printed: our default stands
-    for them.
+    component rule, so only ``rule="reference"`` has one; Selective Search's settings are not printed: our defaults
+    stand for them.
     """
     eval_set, network = EVAL_SETS.get((dataset, split)), NETWORKS.get(backbone)
     if eval_set is None:
