@@ -189,6 +189,30 @@ def test_a_gallery_has_a_cell_an_image(image):
     assert len(gallery([image]).axes) == 1
 
 
+def drawn_width(ax) -> float:
+    ax.figure.canvas.draw()
+    return ax._left_title.get_window_extent().width
+
+
+def test_a_file_name_is_drawn_as_it_is(image):
+    """Between two ``$`` matplotlib would set a formula, and here fail: its subscript is empty."""
+    name = "$5_and_$6.png"
+    fig = gallery([image], titles=[name])
+    show_image(subplots()[1], image, title=name).figure.canvas.draw()
+    literal = drawn_width(fig.axes[0])
+    assert literal > 0.9 * drawn_width(gallery([image], titles=["S5_and_S6.png"]).axes[0])
+
+
+@pytest.mark.parametrize("draw", [show_patch_map, show_mask])
+def test_titles_of_maps_may_hold_formulas(image, draw):
+    values = np.ones(GRID, dtype=bool) if draw is show_mask else np.ones(GRID)
+    ax = subplots()[1]
+    show_image(ax, image, title="a name")  # what was drawn before on the axis does not matter
+    formula = drawn_width(draw(ax, image, values, PATCH, title="inverse degree $1/d_p$"))
+    literal = drawn_width(show_image(subplots()[1], image, title="inverse degree $1/d_p$"))
+    assert formula < literal - 10  # pixels: two signs and the underscore are gone
+
+
 def test_a_gallery_explains_what_does_not_fit(image):
     with pytest.raises(FoundlingError, match="2 images but 1 boxes"):
         gallery([image, image], boxes=[None])

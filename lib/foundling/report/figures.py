@@ -39,10 +39,11 @@ def show_image(
     """Draw an image with the boxes found and annotated in it.
 
     ``image`` is a Pillow image or an array [height, width, 3] (uint8, or floats in 0..1). ``boxes`` and ``truths`` are
-    arrays [box, 4] in pixels of this image, or ``None``; a row of nan is not drawn. ``key`` adds a key below.
+    arrays [box, 4] in pixels of this image, or ``None``; a row of nan is not drawn. ``title``, often a file name, is
+    drawn as it is: a ``$`` does not begin a formula. ``key`` adds a key below.
     """
     pixels = _pixels(image)
-    _frame(ax, pixels.shape[0], pixels.shape[1], title)
+    _frame(ax, pixels.shape[0], pixels.shape[1], title, formulas=False)
     ax.imshow(pixels, extent=(0, pixels.shape[1], pixels.shape[0], 0), interpolation="antialiased")
     show_boxes(ax, truths, color=TRUTH, dashed=True, width=1.4)
     show_boxes(ax, boxes, color=FOUND)
@@ -113,7 +114,7 @@ def show_patch_map(
 
     ``opacity`` below 1 lets the image show through. ``limits`` fixes the colour scale, so that maps beside each other
     can be compared; ``centred`` makes it symmetric around 0, with a diverging colour map. ``colorbar`` adds the scale,
-    named ``label``.
+    named ``label``. ``title`` may hold formulas between ``$``.
     """
     grid = as_array(values)
     pixels = _pixels(image)
@@ -154,9 +155,10 @@ def show_mask(
     """Tint the part of an image that a mask covers and outline it.
 
     ``mask`` is bool: [rows, columns] on the patch grid where ``patch_size`` is given, else [height, width] in pixels.
+    ``title`` may hold formulas between ``$``.
     """
     covered = as_array(mask).astype(bool)
-    show_image(ax, image, title=title)
+    show_image(ax, image)
     height, width = _pixels(image).shape[:2]
     red, green, blue = plt.matplotlib.colors.to_rgb(color)
     tint = np.zeros((*covered.shape, 4))
@@ -233,6 +235,7 @@ def gallery(
     """A grid of images in cells of equal size (``cell`` inches), each with its boxes, annotations and title.
 
     ``boxes`` and ``truths`` hold an array [box, 4], or ``None``, for each image. A key below says which is which.
+    Titles are drawn as they are, as in :func:`show_image`.
 
     Raises :class:`ParameterError` for an empty gallery or lists of different lengths.
     """
@@ -259,13 +262,13 @@ def _pixels(image: Picture) -> np.ndarray:
     return np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else as_array(image)
 
 
-def _frame(ax: Axes, height: int, width: int, title: str | None) -> None:
+def _frame(ax: Axes, height: int, width: int, title: str | None, formulas: bool = True) -> None:
     ax.set_xlim(0, width)
     ax.set_ylim(height, 0)
     ax.set_aspect("equal", anchor="NW")  # images of unequal shape side by side share their upper left corner
     ax.set_axis_off()
     if title is not None:
-        ax.set_title(title)
+        ax.set_title(title, parse_math=formulas)
 
 
 def _grid_extent(shape: Sequence[int], patch_size: int) -> tuple[int, int, int, int]:
