@@ -29,7 +29,7 @@ def make_strange_images(folder: Path, large: bool = True) -> dict[str, Expected]
     """Write the files into ``folder`` and return what is expected of each; ``large`` adds those that take memory."""
     folder.mkdir(parents=True, exist_ok=True)
     expected = _broken(folder) | _modes(folder) | _shapes(folder) | _names(folder)
-    return expected | _large(folder) if large else expected
+    return expected | make_large_image(folder) if large else expected
 
 
 def _plain(mode: str = "RGB") -> Image.Image:
@@ -126,13 +126,15 @@ def _shapes(folder: Path) -> dict[str, Expected]:
 
 
 def _names(folder: Path) -> dict[str, Expected]:
-    names = ("with space.png", "größe_猫.png", "a&b<i>'\".png", "upper.PNG", "sub/black.png")
+    names = ("with space.png", "größe_猫.png", "a&b<i>'\".png", "$5_and_$6.png", "upper.PNG", "sub/black.png")
     (folder / "sub").mkdir(exist_ok=True)
     for name in names:
         _plain().save(folder / name)
     return dict.fromkeys(names, Expected())
 
 
-def _large(folder: Path) -> dict[str, Expected]:
+def make_large_image(folder: Path) -> dict[str, Expected]:
+    """Write a small file of 60 megapixels, and return what is expected of it."""
+    folder.mkdir(parents=True, exist_ok=True)
     Image.new("L", (10_000, 6_000), 77).save(folder / "sixty_megapixels.png", compress_level=1)
     return {"sixty_megapixels.png": Expected(size=(10_000, 6_000), corner=(77, 77, 77))}

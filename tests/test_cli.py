@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -16,8 +17,8 @@ from foundling import cli
 from foundling.backbones import BACKBONES
 from foundling.commands import discover
 from foundling.discovery import METHODS
-from foundling.errors import ParameterError, WeightsError
-from strange_images import make_strange_images
+from foundling.errors import ParameterError
+from strange_images import make_large_image, make_strange_images
 
 NETWORK = ("--backbone", "scenes_odin", "--weights", "random", "--device", "cpu")
 
@@ -88,6 +89,25 @@ def test_strange_photos_are_on_the_contact_sheet(strange):
         assert f"overlays/{path.name}" in page or "%" in page
         with Image.open(path) as overlay:
             assert max(overlay.size) <= 1600
+
+
+@pytest.mark.slow  # 7 s: decoding 60 megapixels, twice
+def test_a_photo_of_sixty_megapixels(tmp_path, capsys):
+    """Boxed at the default --max-side; at full resolution it has more patches than fit, and is listed."""
+    (name, expected), *_ = make_large_image(tmp_path / "photos").items()
+    network = ("--weights", "random", "--device", "cpu")  # 16-pixel patches: the default network, untrained
+    assert foundling("discover", tmp_path / "photos", "--out", tmp_path / "shrunk", *network) == 0
+    (result,) = read(tmp_path / "shrunk" / "results.json")
+    x, y, width, height = result["bbox"]
+    assert 0 <= x < x + width <= expected.size[0] and 0 <= y < y + height <= expected.size[1]
+    capsys.readouterr()
+    assert foundling("discover", tmp_path / "photos", "--out", tmp_path / "full", "--max-side", 0, *network) == 1
+    assert read(tmp_path / "full" / "results.json") == []
+    (failure,) = read(tmp_path / "full" / "summary.json")["failures"]
+    assert failure["name"] == name
+    printed = capsys.readouterr()
+    assert "lost: 0 of 1 photos boxed" in printed.out
+    assert failure["error"] in printed.err and "max_side" in failure["error"]
 
 
 def test_failures_are_printed(tmp_path, capsys):
@@ -175,14 +195,17 @@ def test_photos_are_turned_as_their_cameras_say(tmp_path):
 
 
 def test_missing_weights_offer_the_embedded_network(photos, tmp_path, monkeypatch, capsys):
-    def unreachable(entry):
-        raise WeightsError(f"{entry.name}: no network")
+    def unreachable(url, file, sha256):
+        raise requests.ConnectionError
 
-    monkeypatch.setattr("foundling.backbones.load.fetch_weights", unreachable)
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("foundling.backbones.weights._download", unreachable)
     assert foundling("discover", photos, "--out", tmp_path / "o", "--device", "cpu") == 2
     message = capsys.readouterr().err
-    assert message.startswith("foundling discover: dino_vits16: no network")
-    assert "--backbone scenes_odin" in message and "synthetic scenes" in message
+    assert message.startswith("foundling discover: dino_vits16: the weights are not at")
+    assert "no connection to dl.fbaipublicfiles.com" in message
+    assert "\nTo get them: foundling weights dino_vits16; or by hand: curl " in message
+    assert message.count("scenes_odin") == 1 and "synthetic scenes" in message
     assert "Traceback" not in message
     assert not (tmp_path / "o").exists()
 
@@ -247,7 +270,6 @@ def test_settings_go_to_the_methods_that_know_them():
 
 def test_help_names_what_exists(capsys):
     assert set(discover.METHODS) <= set(METHODS)
-    assert discover.EMBEDDED in BACKBONES and BACKBONES[discover.EMBEDDED].embedded
     with pytest.raises(SystemExit, match="0"):
         foundling("--help")
     text = capsys.readouterr().out

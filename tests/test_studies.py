@@ -157,6 +157,7 @@ def test_names_that_no_registry_holds_are_reported_with_the_rest(study_file, mon
     assert name.remedy.startswith("correct mine.yaml")
     assert "'voc07'" in data.what
     assert "dino_vitb8" in weights.what
+    assert weights.remedy.startswith("foundling weights dino_vitb8; or by hand: curl ")
 
 
 def test_nothing_missing_gives_no_message():

@@ -115,7 +115,8 @@ def test_gated(small: Small, server: Server) -> None:
     message = str(caught.value)
     assert server.asked == [hub]
     assert f"127.0.0.1:{server.server_port} refuses without an accepted licence" in message
-    assert "Gated: accept the licence at http" in message and "run `hf auth login` and try again" in message
+    again = f"To get them: foundling weights dinov3_vits16 (first accept the licence at http://127.0.0.1:{server.server_port}/"
+    assert again in message and "and run `hf auth login`); or by hand: download" in message
     place = paths.weights_dir() / "dinov3_vits16_pretrain_lvd1689m-08c60483.pth"
     assert f"from https://ai.meta.com/dinov3 and put it at {place}" in message
 
@@ -128,8 +129,9 @@ def test_no_network() -> None:
     assert f"dino_vits16: the weights are not at {place}" in message
     assert "no connection to dl.fbaipublicfiles.com; no connection to huggingface.co" in message
     url = "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"
-    assert f"curl -L --create-dirs -o '{place}' {url}" in message
-    assert "'scenes_odin' (trained on synthetic scenes)" in message
+    by_hand = f"curl -L --create-dirs -o '{place}' {url}"
+    assert f"\nTo get them: foundling weights dino_vits16; or by hand: {by_hand}\n" in message
+    assert "the backbone scenes_odin comes with the package (it was trained on synthetic scenes" in message
 
 
 def test_a_host_that_does_not_answer(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +153,9 @@ def test_only_by_hand(name: str) -> None:
     with pytest.raises(WeightsError) as caught:
         load_backbone(name)
     place = paths.weights_dir() / entry.file
-    assert f"By hand: download {entry.file} from {entry.page} and put it at {place}" in str(caught.value)
+    message = str(caught.value)
+    assert f"\nTo get them: by hand: download {entry.file} from {entry.page} and put it at {place}\n" in message
+    assert f"foundling weights {name}" not in message
 
 
 def test_embedded_weights_need_no_network() -> None:

@@ -55,8 +55,10 @@ def fetch_weights(entry: Entry) -> Path:
             reasons.append(_reason(url, error))
     why = "; ".join(reasons) or "there is no address from which a program may download them"
     raise WeightsError(
-        f"{entry.name}: the weights are not at {place} and could not be downloaded ({why}). {how_to_get(entry)}. "
-        "Without them, the embedded backbone 'scenes_odin' (trained on synthetic scenes) or weights='random' is at hand"
+        f"{entry.name}: the weights are not at {place} and could not be downloaded ({why}).\n"
+        f"To get them: {how_to_get(entry)}\n"
+        "To go on without them: the backbone scenes_odin comes with the package (it was trained on synthetic scenes, "
+        "not on photos: expect coarser boxes); weights random needs no file"
     )
 
 
@@ -64,13 +66,14 @@ def how_to_get(entry: Entry) -> str:
     """What a person types or does to bring the weights of ``entry``."""
     place = _candidates(entry)[0]
     if entry.embedded:
-        return "It comes with the package"
-    if entry.url is not None:
-        return f"By hand: curl -L --create-dirs -o '{place}' {entry.url}"
+        return "nothing to do: they come with the package"
     by_hand = f"download {entry.file} from {entry.page} and put it at {place}"
-    if entry.gated:
-        return f"Gated: accept the licence at {_HUB}/{entry.timm}, run `hf auth login` and try again; or {by_hand}"
-    return f"By hand: {by_hand}"
+    if entry.url is not None:
+        by_hand = f"curl -L --create-dirs -o '{place}' {entry.url}"
+    if not _addresses(entry):
+        return f"by hand: {by_hand}"
+    licence = f" (first accept the licence at {_HUB}/{entry.timm} and run `hf auth login`)" if entry.gated else ""
+    return f"foundling weights {entry.name}{licence}; or by hand: {by_hand}"
 
 
 def _candidates(entry: Entry) -> list[Path]:

@@ -19,15 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundling.errors import ParameterError, WeightsError
+from foundling.errors import ParameterError
 
 if TYPE_CHECKING:
     from foundling.backbones import Backbone
     from foundling.discovery.stream import Found
     from foundling.types import Failure, Sample
 
-METHODS = ("lost", "dino_seg", "tokencut")
-EMBEDDED = "scenes_odin"
+METHODS = ("lost", "dino_seg", "tokencut")  # not read from the registry: --help would load torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from foundling.backbones import load_backbone
     from foundling.commands import outputs
     from foundling.discovery.stream import discover_images
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     methods = method_settings(args.method or ["lost"], args.set)
     check_options(args)
     samples, failures = open_photos(args.paths, args.out, args.limit)
-    backbone = open_backbone(args)
+    backbone = load_backbone(args.backbone, weights=args.weights, device=args.device)
     print(f"{len(samples)} photos; {backbone.name} ({backbone.checksum}) on {backbone.device}", flush=True)
     try:
         found = discover_images(
@@ -145,21 +145,6 @@ def check_options(args: argparse.Namespace) -> None:
             raise ParameterError(f"--{option} {value}: give {least} or more")
     if args.out.exists() and not args.out.is_dir():
         raise ParameterError(f"--out {args.out}: is a file; name a folder")
-
-
-def open_backbone(args: argparse.Namespace) -> "Backbone":
-    """The network asked for; if its weights cannot be had, the error offers the one that comes with the package."""
-    from foundling.backbones import load_backbone
-
-    try:
-        return load_backbone(args.backbone, weights=args.weights, device=args.device)
-    except WeightsError as error:
-        if args.backbone == EMBEDDED:
-            raise
-        raise WeightsError(
-            f"{error}\nTo go on without them: --backbone {EMBEDDED} (comes with the package). "
-            "It was trained on synthetic scenes, not on photos: expect coarser boxes."
-        ) from error
 
 
 def sheet_notes(backbone: "Backbone", methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
