@@ -6,7 +6,7 @@ import torch
 from pycocotools import mask as coco_mask
 from sklearn.metrics import roc_auc_score
 
-from foundling.evaluation.patches import largest_object, object_patches, similarity_auc
+from foundling.evaluation.patches import largest_object, object_centre, object_patches, similarity_auc
 from foundling.types import PatchFeatures, Target
 
 
@@ -58,6 +58,16 @@ def test_the_largest_object_is_the_one_with_most_patches():
     inside = np.array([[True, False, False], [False, True, True], [True, True, False]])
     assert largest_object(inside).tolist() == [False, True, True]
     assert largest_object(np.zeros((2, 3), dtype=bool)) is None
+
+
+def test_the_centre_of_the_largest_object_is_one_of_its_patches():
+    ring = np.zeros((40, 40), dtype=bool)
+    ring[8:32, 8:32] = True
+    ring[16:24, 16:24] = False  # the middle patch is a hole
+    truth = target([[0, 0, 8, 8], [8, 8, 32, 32]], [np.eye(40, dtype=bool), ring])
+    assert object_centre(features((5, 5), (40, 40)), truth) == (1, 2)
+    assert object_centre(features((5, 5), (40, 40)), target([])) == (2, 2)
+    assert object_centre(features((3, 6), (24, 48)), None) == (1, 3)
 
 
 def test_auc_by_hand():

@@ -47,6 +47,18 @@ def largest_object(inside: Bool[np.ndarray, "object patch"]) -> Bool[np.ndarray,
     return inside[int(np.argmax(inside.sum(axis=1)))]
 
 
+def object_centre(features: PatchFeatures, target: Target | None) -> tuple[int, int]:
+    """The patch (row, column) of the largest object that lies nearest to its centre; the image's middle without one."""
+    rows, columns = features.grid
+    inside = None if target is None else largest_object(object_patches(features, target))
+    if inside is None:
+        return rows // 2, columns // 2
+    covered = np.argwhere(inside.reshape(rows, columns))  # [patch, (row, column)]
+    distance = ((covered - covered.mean(axis=0)) ** 2).sum(axis=1)
+    row, column = covered[int(np.argmin(distance))]
+    return int(row), int(column)
+
+
 def similarity_auc(features: Float[np.ndarray, "patch channel"], inside: Bool[np.ndarray, " patch"]) -> float | None:
     """Mean area under the ROC curve with which an object's patch ranks the object's other patches above the rest.
 
