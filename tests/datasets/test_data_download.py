@@ -15,7 +15,7 @@ import pytest
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from foundling.datasets import download, open_dataset
-from foundling.datasets.download import SOURCES, Archive, Part, Source
+from foundling.datasets.sources import SOURCES, Archive, Part, Source, coco_source
 from foundling.errors import DataMissing, ParameterError
 from small_datasets import VocObject, coco_annotation, make_coco, make_voc
 
@@ -268,7 +268,7 @@ def test_coco_zips_each_give_their_part(server, tmp_path, monkeypatch):
     (annotations.parent / "captions_val2017.json").write_text("{}")
     images = publish(server, "val2017.zip", zip_of(inside / "images"))
     texts = publish(server, "annotations_trainval2017.zip", zip_of(inside / "annotations"))
-    monkeypatch.setitem(SOURCES, "coco", download._coco("val2017", 2, images, texts))
+    monkeypatch.setitem(SOURCES, "coco", coco_source("val2017", 2, images, texts))
     places = download.download("coco", root=tmp_path / "data")
     assert [place.relative_to(tmp_path / "data").as_posix() for place in places] == [
         "coco/val2017",

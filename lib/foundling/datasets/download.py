@@ -1,4 +1,4 @@
-"""Where the published datasets come from, where they are expected, and how to bring them there.
+"""Bringing the datasets of ``foundling.datasets.sources`` to their place, and listing what is there.
 
 A download can be interrupted at any point and started again: archives resume where they stopped, are checked against
 their MD5, unpacked beside their place, and moved into it in one step.
@@ -20,44 +20,11 @@ from tqdm import tqdm
 
 from foundling import paths
 from foundling.datasets.images import AnyPath
+from foundling.datasets.sources import SOURCES, Archive, Part, Source
 from foundling.errors import DataMissing, ParameterError
 
 GB = 1e9
 CHUNK = 1 << 20  # bytes; what an interruption may lose
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One file to download; ``size`` in bytes."""
-
-    url: str
-    md5: str
-    size: int
-
-    @property
-    def file(self) -> str:
-        return self.url.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True)
-class Part:
-    """What archives hold (unpacked together): ``inside`` them, the ``places`` in the data folder where it is looked
-    for (it is put in the first), and how many files each of its subfolders has when it is whole."""
-
-    archives: tuple[Archive, ...]
-    inside: str
-    places: tuple[str, ...]
-    counts: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Source:
-    """A dataset as published; ``note`` says what else to know."""
-
-    parts: tuple[Part, ...]
-    page: str
-    licence: str
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,59 +39,6 @@ class Expected:
     licence: str
     page: str
     note: str
-
-
-def _voc(year: int, files: int, *archives: Archive) -> Source:
-    name = f"VOC{year}"
-    places = (f"voc/VOCdevkit/{name}", f"voc/{name}", f"voc/{name}/VOCdevkit/{name}")
-    part = Part(archives, f"VOCdevkit/{name}", places, (("JPEGImages", files), ("Annotations", files)))
-    page = f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/"
-    return Source((part,), page, "annotations for research; images under Flickr's terms of use")
-
-
-def _coco(split: str, images: int, archive: Archive, annotations: Archive) -> Source:
-    json_file = f"annotations/instances_{split}.json"
-    parts = (
-        Part((archive,), split, (f"coco/{split}",), (("", images),)),
-        Part((annotations,), json_file, (f"coco/{json_file}",)),
-    )
-    licence = "annotations CC BY 4.0; images under Flickr's terms of use"
-    return Source(parts, "https://cocodataset.org/#download", licence, f"split {split}")
-
-
-VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC"
-COCO_URL = "http://images.cocodataset.org"  # the https certificate of this host is not valid: trust rests on the MD5
-
-# MD5 of VOC as in torchvision.datasets.voc, of COCO as given in several public projects
-SOURCES: dict[str, Source] = {
-    "voc07": _voc(
-        2007,
-        9_963,
-        Archive(f"{VOC_URL}/voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64", 460_032_000),
-        Archive(f"{VOC_URL}/voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f", 451_020_800),
-    ),
-    "voc12": _voc(
-        2012,
-        17_125,
-        Archive(f"{VOC_URL}/voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", 1_999_639_040),
-    ),
-    "coco20k": _coco(
-        "train2014",
-        82_783,
-        Archive(f"{COCO_URL}/zips/train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88", 13_510_573_713),
-        Archive(
-            f"{COCO_URL}/annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd", 252_872_794
-        ),
-    ),
-    "coco": _coco(
-        "val2017",
-        5_000,
-        Archive(f"{COCO_URL}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", 815_585_330),
-        Archive(
-            f"{COCO_URL}/annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c", 252_907_541
-        ),
-    ),
-}
 
 
 def expected(root: AnyPath | None = None) -> list[Expected]:
