@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from foundling.errors import FoundlingError
-from foundling.report.published import COLUMNS, PUBLISHED, coverage, published, published_value
+from foundling.report.published import COLUMNS, PUBLISHED, coverage, published
 
 
 def test_the_file_is_whole():
@@ -29,6 +29,8 @@ def test_selection_agrees_with_a_loop_over_the_file():
     ]
     assert 20 < len(found) < 100
     assert published(paper="nobody") == []
+    wanted = {"paper": "lost", "table": "Table 1", "method": "LOST"}
+    assert [row["value"] for row in published(**wanted, eval_set="VOC07_trainval")] == [61.9]
 
 
 def test_rows_belong_to_the_caller():
@@ -36,25 +38,7 @@ def test_rows_belong_to_the_caller():
     assert published(paper="lost")[0]["value"] != -1
 
 
-def test_one_number():
-    assert published_value("lost", "Table 1", "LOST", eval_set="VOC07_trainval") == 61.9
-    assert published_value("lost", "Table 2", "LOST", eval_set="COCO20k", backbone="ViT-S/8") == 49.5
-
-
-def test_several_matches_name_the_columns_that_tell_them_apart():
-    with pytest.raises(FoundlingError) as error:
-        published_value("lost", "Table 1", "LOST")
-    assert "3 published numbers" in str(error.value)
-    assert "eval_set: 'COCO20k', 'VOC07_trainval', 'VOC12_trainval'" in str(error.value)
-    assert "backbone" not in str(error.value)
-
-
-def test_no_match_says_where_it_goes_wrong():
-    with pytest.raises(FoundlingError) as error:
-        published_value("lost", "Table 8", "LOST", eval_set="VOC07_trainval")
-    assert "eval_set is 'VOC07_trainval'; there is 'VOC07_noh', 'VOC12_noh'" in str(error.value)
-    with pytest.raises(FoundlingError, match="paper is 'LOST'; there is 'box_refinement'"):
-        published_value("LOST", "Table 1", "LOST")
+def test_a_column_that_does_not_exist():
     with pytest.raises(FoundlingError, match="no column 'dataset': choose among paper, table"):
         published(dataset="voc07")
 
@@ -76,6 +60,8 @@ def test_a_selector_that_matches_nothing_is_an_error_that_names_the_study():
     wrong = {"paper": "lost", "table": "Table 1", "method": "TokenCut"}
     with pytest.raises(FoundlingError, match=r"study 'voc07': .*method is 'TokenCut'; there is .*'LOST'"):
         coverage({"voc07": [wrong]})
+    with pytest.raises(FoundlingError, match="paper is 'LOST'; there is 'box_refinement'"):
+        coverage({"voc07": [{"paper": "LOST"}]})
     with pytest.raises(FoundlingError, match="study 'voc07': published results have no column 'papre'"):
         coverage({"voc07": [{"papre": "lost"}]})
     with pytest.raises(FoundlingError, match="study 'voc07': no published number for an empty selector"):

@@ -48,23 +48,6 @@ def published(**wanted: Any) -> list[Row]:
     return [dict(row) for row in _rows() if all(row[column] == value for column, value in wanted.items())]
 
 
-def published_value(paper: str, table: str, method: str, **wanted: Any) -> float:
-    """The one number that matches, as in ``published_value("lost", "Table 1", "LOST", eval_set="COCO20k")``: 50.7.
-
-    Raises :class:`ParameterError` where no row matches, with the values that do exist, and where several match, with
-    the columns that tell them apart.
-    """
-    selector = {"paper": paper, "table": table, "method": method, **wanted}
-    rows = published(**selector)
-    if not rows:
-        raise ParameterError(f"no published number for {_text(selector)}: {_nearest(selector)}")
-    if len(rows) > 1:
-        differ = [column for column in COLUMNS if len({row[column] for row in rows}) > 1]
-        choices = "; ".join(f"{column}: {_listed({row[column] for row in rows})}" for column in differ)
-        raise ParameterError(f"{len(rows)} published numbers for {_text(selector)}: say which, by {choices or 'value'}")
-    return rows[0]["value"]
-
-
 def coverage(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Coverage]:
     """How many published numbers of each table the studies regenerate, in the order of the file.
 
