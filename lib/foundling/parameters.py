@@ -220,7 +220,11 @@ def _wrong_settings(label: str, settings: Mapping[str, Any]) -> list[str]:
 def _settings_model(name: str, run: Any) -> type[BaseModel]:
     """A strict model of the keyword arguments of a discovery method (all but the first, the features)."""
     arguments = list(inspect.signature(run).parameters.values())[1:]
-    fields: dict[str, Any] = {a.name: (a.annotation, a.default) for a in arguments}
+    fields: dict[str, Any] = {
+        # A strict float takes whole numbers too, and what is no number then has one message instead of two.
+        a.name: (float if a.annotation == float | int else a.annotation, a.default)
+        for a in arguments
+    }
     return create_model(name, __config__=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False), **fields)
 
 
@@ -239,7 +243,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
         elif problem["type"] == "missing":
             lines[name] = f"{name} is missing"
         elif name in lines:
-            lines[name] += f", or it {_legal(problem['msg'])}"
+            lines[name] += f" or {_legal(problem['msg']).removeprefix('should be ')}"
         else:
             field = model.model_fields.get(str(loc[0]))
             about = f" ({field.description})" if field and field.description else ""
