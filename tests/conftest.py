@@ -25,7 +25,7 @@ def rng() -> np.random.Generator:
 def shared() -> Path:
     """The shared folder with real photos and reference outputs; the test is skipped where it is absent."""
     if not (SHARED / "photos" / "images").is_dir():
-        pytest.skip(f"no real photos at {SHARED}: set FOUNDLING_SHARED to a folder with photos/ and golden/")
+        pytest.skip(f"no real photos at {SHARED}: set FOUNDLING_SHARED (CONTRIBUTING.md says what it must hold)")
     return SHARED
 
 
