@@ -1,6 +1,7 @@
 """The pass over the images: every method, bad images, resized images, interruption and resumption."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
+from foundling import paths
 from foundling.backbones import Backbone, extract, load_backbone
 from foundling.discovery import METHODS, discover_images
 from foundling.discovery.export import decode_mask
 from foundling.discovery.progress import progress
-from foundling.types import ParameterError, Sample
+from foundling.types import ImageError, ParameterError, Sample
 
 STREAM = sys.modules["foundling.discovery.stream"]
+PREPARE = sys.modules["foundling.backbones.prepare"]
 METHOD_SETTINGS = {
     "lost": {"method": "lost", "k": 20},
     "queries": {"method": "lost", "facet": "queries"},
@@ -105,13 +108,22 @@ def test_bad_images_are_reported_and_the_rest_goes_on(
     assert found.seconds["images"] == 5
 
 
-def test_an_image_that_failed_is_tried_again(backbone: Backbone, samples: list[Sample], tmp_path: Path) -> None:
+def test_an_image_that_failed_is_tried_again(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure was not the file's: a drive that was out of reach for a while, say."""
     whole = discover_images(backbone, samples, {"lost": {}}, out=tmp_path / "whole", chunk=4, progress=False)
-    content = samples[2].path.read_bytes()
-    samples[2].path.write_bytes(b"x" * len(content))  # of equal size: only the failure itself tells
+
+    def unreachable(path: Path, orient: bool = False) -> Image.Image:
+        if path == samples[2].path:
+            raise ImageError(f"{path}: out of reach")
+        return read(path, orient)
+
+    read = PREPARE.read_image
+    monkeypatch.setattr(PREPARE, "read_image", unreachable)
     first = discover_images(backbone, samples, {"lost": {}}, out=tmp_path / "out", chunk=4, progress=False)
     assert [f.index for f in first.failures] == [2]
-    samples[2].path.write_bytes(content)
+    monkeypatch.setattr(PREPARE, "read_image", read)
     second = discover_images(backbone, samples, {"lost": {}}, out=tmp_path / "out", chunk=4, progress=False)
     assert second.failures == []
     assert second.seconds["images"] == 1
@@ -212,6 +224,46 @@ def test_another_network_or_changed_files_are_computed_anew(
     assert discover_images(other, samples, **options).seconds["images"] == 2  # the chunk of the changed file
 
 
+def test_a_file_rewritten_at_the_same_size_is_computed_anew(backbone: Backbone, tmp_path: Path) -> None:
+    path, out = tmp_path / "photo.bmp", tmp_path / "out"
+    picture = Image.radial_gradient("L").resize((64, 48)).convert("RGB")
+    picture.save(path)
+    options: dict[str, Any] = {"methods": {"lost": {}}, "progress": False}
+    discover_images(backbone, [Sample("photo.bmp", path, 1)], out=out, **options)
+    size = path.stat().st_size
+    picture.transpose(Image.Transpose.ROTATE_180).point(lambda v: 255 - v).save(path)
+    assert path.stat().st_size == size
+    found = discover_images(backbone, [Sample("photo.bmp", path, 1)], out=out, **options)
+    assert found.seconds["images"] == 1
+
+
+def test_the_same_files_elsewhere_and_later_give_the_same_bytes(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"methods": {"lost": {}}, "progress": False}
+    discover_images(backbone, samples, out=tmp_path / "out", **options)
+    shutil.copytree(tmp_path / "photos", tmp_path / "copy", copy_function=shutil.copyfile)
+    moved = [Sample(s.name, tmp_path / "copy" / s.name, s.image_id) for s in samples]
+    assert moved[0].path.stat().st_mtime_ns != samples[0].path.stat().st_mtime_ns
+    assert discover_images(backbone, moved, out=tmp_path / "out", **options).seconds["images"] == 0
+    discover_images(backbone, moved, out=tmp_path / "other", **options)
+    assert written(tmp_path / "out") == written(tmp_path / "other")
+
+
+@pytest.mark.parametrize("source", ["datasets/images.py", "backbones/vit.py", "discovery/lost.py"])
+def test_another_state_of_the_code_computes_anew(
+    source: str, backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(paths.PACKAGE, tmp_path / "code", ignore=shutil.ignore_patterns("resources", "__pycache__"))
+    options: dict[str, Any] = {"methods": {"whole_image": {}}, "out": tmp_path / "out", "progress": False}
+    discover_images(backbone, samples[:2], **options)
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "code")
+    assert discover_images(backbone, samples[:2], **options).seconds["images"] == 0  # the same code elsewhere
+    with (tmp_path / "code" / source).open("a") as file:
+        file.write("K = 101\n")
+    assert discover_images(backbone, samples[:2], **options).seconds["images"] == 2
+
+
 def test_chunks_of_a_longer_run_and_damaged_ones_do_not_stay(
     backbone: Backbone, samples: list[Sample], tmp_path: Path
 ) -> None:
@@ -234,6 +286,24 @@ def test_another_thread_ahead_changes_nothing(backbone: Backbone, samples: list[
     for plain, early in zip(batches, ahead, strict=True):
         assert plain.names == early.names
         assert torch.equal(plain.facet("keys"), early.facet("keys"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_the_clock_waits_for_the_networks_own_device(
+    device: str, backbone: Backbone, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever other devices the machine has."""
+    waited: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(device))
+    if device == "cpu":
+        discover_images(backbone, samples[:1], {"whole_image": {}}, progress=False)
+        assert waited == []
+        return
+    spent = {"network": 0.0}
+    batches = STREAM._timed(extract(backbone, samples[:1], ("keys",)), torch.device(device), spent)
+    assert len(list(batches)) == 1 and spent["network"] > 0
+    assert waited == [torch.device(device)]
 
 
 def test_no_images_is_no_error(backbone: Backbone, tmp_path: Path) -> None:

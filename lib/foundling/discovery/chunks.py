@@ -1,14 +1,17 @@
 """Results of a chunk of images on disk: written whole or not at all, used again only under the same settings."""
 
+import hashlib
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from foundling import paths
 from foundling.types import Sample
 
-FORMAT = 1  # raised whenever the same settings would give other results
+SOURCES = ("datasets/images.py", "backbones/*.py", "discovery/*.py")  # all the code from a file to its boxes
 CHUNK_NAME = re.compile(r"boxes_\d{6,}\.json")
 
 Record = dict[str, Any]
@@ -20,15 +23,27 @@ def chunk_path(folder: Path, start: int) -> Path:
 
 
 def files_of(samples: Sequence[Sample]) -> list[list[Any]]:
-    """What identifies a chunk's images: name, the file's bytes (None if unknown), orientation applied or not."""
-    return [[sample.name, _bytes(sample.path), sample.orient] for sample in samples]
+    """What identifies a chunk's images: name, size and CRC-32 of the file (None if unreadable), orientation or not.
+
+    The content and not the time of change, so that a copy of the images elsewhere gives the same bytes.
+    """
+    return [[sample.name, _content(sample.path), sample.orient] for sample in samples]
 
 
-def _bytes(path: Path) -> int | None:
+def _content(path: Path) -> str | None:
     try:
-        return path.stat().st_size
+        content = path.read_bytes()
     except OSError:  # missing or out of reach: decoding it will say why
         return None
+    return f"{len(content)}:{zlib.crc32(content):08x}"
+
+
+def code_digest() -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of the code that results depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in SOURCES for path in paths.PACKAGE.glob(pattern)):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def read_chunk(path: Path, settings: dict[str, Any]) -> list[Record]:

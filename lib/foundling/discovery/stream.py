@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from foundling import __version__
 from foundling.backbones import Backbone, extract
-from foundling.discovery.chunks import FORMAT, Record, chunk_path, files_of, read_chunk, remove_others, write_chunk
+from foundling.discovery.chunks import Record, chunk_path, code_digest, files_of, read_chunk, remove_others, write_chunk
 from foundling.discovery.export import encode_mask
 from foundling.discovery.methods import METHODS, Method, resolve_method
 from foundling.discovery.progress import progress as show_progress
@@ -33,7 +32,8 @@ class Found:
     ``grid``, ``patch_size``, and ``methods``: label -> ``boxes`` (original pixels), ``scores``, ``masks`` (COCO RLE, on
     the patch grid), ``seed`` (row, column), ``values``, ``flags``. ``seconds`` holds ``images``, the number computed
     in this run and not taken from disk, and, if there were any, their mean seconds an image: ``network`` (with what of
-    the decoding it does not overlap) and one entry a label.
+    the decoding it does not overlap) and one entry a label. On a GPU the network works on the next batch while the
+    methods work on this one: there the seconds overlap, and their sum is more than the time that passed.
     """
 
     names: tuple[str, ...]
@@ -61,33 +61,30 @@ def discover_images(
     ``methods`` maps a label to settings, with the name of the method under ``"method"`` (the label itself if absent).
     ``batch_size``, ``max_side`` (pixels) and ``precision`` are those of :func:`foundling.backbones.extract`. With
     ``out``, the results of every ``chunk`` images are written there and used again by a later call with the same
-    settings, network and files; images that failed are tried again. Batches do not cross chunks, so that an interrupted
-    and resumed run gives the same bytes as an undisturbed one.
+    settings, network, code and files; images that failed are tried again. Batches do not cross chunks: a run that was
+    interrupted and resumed gives the same bytes as an undisturbed one.
 
     Returns a :class:`Found`, with images that cannot be used among its failures. Raises :class:`ParameterError`,
     before any image is read, for an unknown method, setting or value, or one that this network cannot serve.
     """
     if chunk < 1:
         raise ParameterError(f"chunk={chunk}: must be at least 1 image")
-    jobs = check_jobs(methods, backbone)
-    options: dict[str, Any] = {"batch_size": batch_size, "max_side": max_side, "precision": precision}
-    plan = _Plan(backbone, jobs, options)
-    extract(backbone, (), plan.facets, **options)  # checks them: it reads nothing before it is iterated over
+    options = {"batch_size": batch_size, "max_side": max_side, "precision": precision}
+    plan = _Plan(backbone, check_jobs(methods, backbone), options, code_digest())
+    extract(backbone, (), plan.facets, **plan.options)  # checks them: it reads nothing before it is iterated over
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     samples, spent = list(samples), defaultdict[str, float](float)
-    records: list[Record] = []
-    failures: list[Failure] = []
+    starts = range(0, len(samples), chunk)
+    records, failures = list[Record](), list[Failure]()
     with show_progress(len(samples), "discovering", progress and bool(samples)) as advance:
-        for start in range(0, len(samples), chunk):
-            some = samples[start : start + chunk]
-            path = None if out is None else chunk_path(out, start)
-            done, failed = _chunk(plan, some, start, path, spent, advance)
+        for start in starts:
+            done, failed = _chunk(plan, samples[start : start + chunk], start, out, spent, advance)
             records += done
             failures += failed
     if out is not None:
-        remove_others(out, {chunk_path(out, start) for start in range(0, len(samples), chunk)})
-    return _gathered(samples, list(jobs), records, failures, spent)
+        remove_others(out, {chunk_path(out, start) for start in starts})
+    return _gathered(samples, list(plan.jobs), records, failures, spent)
 
 
 def check_jobs(methods: Mapping[str, Mapping[str, Any]], backbone: Backbone) -> Jobs:
@@ -109,6 +106,7 @@ class _Plan:
     backbone: Backbone
     jobs: Jobs
     options: dict[str, Any]
+    code: str
 
     @property
     def facets(self) -> tuple[str, ...]:
@@ -118,8 +116,7 @@ class _Plan:
     def header(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """All that the results of ``samples`` depend on."""
         return {
-            "format": FORMAT,
-            "foundling": __version__,
+            "code": self.code,
             "backbone": [self.backbone.name, self.backbone.checksum, self.backbone.device.type],
             "methods": {label: {"method": m.name, **settings} for label, (m, settings) in self.jobs.items()},
             **self.options,
@@ -131,13 +128,13 @@ def _chunk(
     plan: _Plan,
     samples: Sequence[Sample],
     start: int,
-    path: Path | None,
+    out: Path | None,
     spent: dict[str, float],
     advance: Callable[[int], None],
 ) -> tuple[list[Record], list[Failure]]:
-    """Records and failures of one chunk, as far as possible from its file at ``path``."""
-    header = plan.header(samples)
-    known = {} if path is None else {record["index"]: record for record in read_chunk(path, header)}
+    """Records and failures of one chunk, as far as possible from its file in ``out``."""
+    header = {} if out is None else plan.header(samples)
+    known = {} if out is None else {record["index"]: record for record in read_chunk(chunk_path(out, start), header)}
     missing = [i for i in range(start, start + len(samples)) if i not in known]
     advance(len(known))
     failures: list[Failure] = []
@@ -147,8 +144,8 @@ def _chunk(
             advance(len(made))
         advance(len(failures))
     records = [known[i] for i in sorted(known)]
-    if missing and path is not None:
-        write_chunk(path, header, records)
+    if missing and out is not None:
+        write_chunk(chunk_path(out, start), header, records)
     return records, sorted(failures, key=lambda failure: failure.index)
 
 
@@ -157,8 +154,9 @@ def _discover(
 ) -> Iterator[list[Record]]:
     """One pass over ``samples``, which have these ``positions`` among all: the records of each batch."""
     failed: list[Failure] = []
-    batches = _timed(extract(plan.backbone, samples, plan.facets, failures=failed, **plan.options), spent)
-    for features in batches if plan.backbone.device.type == "cpu" else _ahead(batches):
+    device = plan.backbone.device
+    batches = _timed(extract(plan.backbone, samples, plan.facets, failures=failed, **plan.options), device, spent)
+    for features in batches if device.type == "cpu" else _ahead(batches):
         found = {}
         for label, (method, settings) in plan.jobs.items():
             begin = time.perf_counter()
@@ -172,13 +170,13 @@ def _discover(
     failures += [Failure(failure.name, positions[failure.index], failure.error) for failure in failed]
 
 
-def _timed(batches: Iterator[PatchFeatures], spent: dict[str, float]) -> Iterator[PatchFeatures]:
-    """The same batches, with the seconds it takes to get them added to ``spent["network"]``."""
+def _timed(batches: Iterator[PatchFeatures], device: torch.device, spent: dict[str, float]) -> Iterator[PatchFeatures]:
+    """The same batches, with the seconds it takes to get them from ``device`` added to ``spent["network"]``."""
     while True:
         begin = time.perf_counter()
         features = next(batches, None)
-        if features is not None and torch.cuda.is_available():
-            torch.cuda.synchronize()  # kernels run on after the call that started them
+        if features is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)  # kernels run on after the call that started them
         spent["network"] += time.perf_counter() - begin
         if features is None:
             return
