@@ -1,7 +1,12 @@
 """DINO-seg: by hand, against the definition, both component rules, the ways of choosing a head."""
 
+import dataclasses
+import sys
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from oracles import make_features, naive_attended, naive_dino_seg, naive_iou
 
 from foundling.discovery import METHODS, dino_seg
@@ -147,6 +152,38 @@ def test_errors_name_the_value_and_the_choices(head: int | str, rule: str, messa
     features = make_features((2, 3), attention=np.ones((1, 2, 6)))
     with pytest.raises(ParameterError, match=message):
         dino_seg(features, head, rule)
+
+
+def test_attention_on_a_gpu_is_summed_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cumulative sums on a GPU differ from run to run. The GPU here is make-believe: its tensors hold no numbers."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    devices: list[str] = []
+
+    def summed(attention: Any) -> Any:
+        devices.append(attention.device.type)
+        raise InterruptedError
+
+    monkeypatch.setattr(sys.modules["foundling.discovery.dino_seg"], "attended", summed)
+    features = make_features((2, 3), attention=np.ones((1, 2, 6)))
+    with FakeTensorMode() as fake:
+        on_gpu = torch.empty(1, 2, 6, device="cuda")
+        assert on_gpu.device.type == "cuda" and fake is not None
+        with pytest.raises(InterruptedError):
+            dino_seg(dataclasses.replace(features, attention=on_gpu), head=0)
+    assert devices == ["cpu"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_what_the_cpu_finds(rng: np.random.Generator) -> None:
+    features = make_features((6, 7), attention=rng.random((3, 2, 42)))
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = dino_seg(features.to("cuda"), head=1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert [d.boxes.tolist() for d in found] == [d.boxes.tolist() for d in dino_seg(features, head=1)]
 
 
 def test_the_attention_must_have_been_extracted() -> None:

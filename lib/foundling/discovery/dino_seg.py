@@ -39,13 +39,14 @@ def dino_seg(features: PatchFeatures, head: int | str = 4, rule: str = "largest"
     or if the attention was not extracted.
     """
     dino_seg_facets(head, rule)
-    attention = features.facet("attention").float()  # [image, head, patch]
+    # [image, head, patch]; on the CPU, because cumulative sums on a GPU differ from run to run
+    attention = features.facet("attention").float().cpu()
     count = attention.shape[1]
     if isinstance(head, int) and head >= count:
         raise ParameterError(f"head is {head}: this network has heads 0 to {count - 1}; 'bcc' and 'haiou' choose one")
     heads = [head] if isinstance(head, int) else list(range(count))
-    kept = attended(attention[:, heads]).cpu().numpy()
-    maps = attention[:, heads].cpu().numpy()
+    kept = attended(attention[:, heads]).numpy()
+    maps = attention[:, heads].numpy()
     return [_discovery(features, i, heads, kept[i], maps[i], head, rule) for i in range(len(features))]
 
 
