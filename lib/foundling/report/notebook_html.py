@@ -16,6 +16,9 @@ from traitlets.config import Config
 HIDE, HIDE_INPUT, INTERACTIVE = "hide", "hide-input", "interactive"
 TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
+{% block extra_css %}<style>
+[data-mime-type="application/vnd.jupyter.stderr"] { background: none !important; color: #6b6b6b; } /* progress */
+</style>{% endblock %}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
