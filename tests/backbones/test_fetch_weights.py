@@ -101,9 +101,42 @@ def test_the_hub_is_the_second_address(small: Small, server: Server, monkeypatch
 def test_a_damaged_download_is_removed(small: Small, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = at(server, small("deit_vits16"), monkeypatch, timm=None)
     server.pages[f"/{entry.file}"] = b"something else"
-    with pytest.raises(WeightsError, match="SHA-256 does not start with cd65a155; it was removed"):
+    found = hashlib.sha256(b"something else").hexdigest()
+    told = rf"{entry.file}: the file's SHA-256 should start with cd65a155 and is {found}; it was removed: try again"
+    with pytest.raises(WeightsError, match=told):
         load_backbone("deit_vits16")
     assert not list(paths.weights_dir().iterdir())
+
+
+def test_another_file_put_by_hand_under_the_name_is_refused_and_kept(small: Small) -> None:
+    entry = small("deit_vits16")
+    path = paths.weights_dir() / entry.file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(checkpoint(entry))
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(WeightsError) as caught:
+        load_backbone("deit_vits16", device="cpu")
+    told = f"deit_vits16: {path}: the file's SHA-256 should start with cd65a155 and is {found}; remove it and get it "
+    assert str(caught.value).startswith(told) and str(entry.url) in str(caught.value)
+    assert path.is_file()
+    assert load_backbone("deit_vits16", weights=path, device="cpu").weights == str(path)  # asked for by its path
+
+
+def test_the_right_file_is_taken_and_the_hubs_file_has_no_known_hash(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import save_file
+
+    entry = small("deit_vits16")
+    content = checkpoint(entry)
+    known = dataclasses.replace(entry, sha256=hashlib.sha256(content).hexdigest()[:8])
+    monkeypatch.setitem(BACKBONES, "deit_vits16", known)
+    hub = paths.weights_dir() / f"{entry.timm}.safetensors"
+    hub.parent.mkdir(parents=True)
+    save_file(build_network(entry, seed=4).state_dict(), hub)
+    assert load_backbone("deit_vits16", device="cpu").weights == str(hub)
+    (paths.weights_dir() / entry.file).write_bytes(content)
+    assert load_backbone("deit_vits16", device="cpu").weights == str(paths.weights_dir() / entry.file)
 
 
 def test_gated(small: Small, server: Server) -> None:

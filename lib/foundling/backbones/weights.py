@@ -40,9 +40,12 @@ def find_weights(entry: Entry) -> Path | None:
 def fetch_weights(entry: Entry) -> Path:
     """The file with the weights of ``entry``, downloaded once (with a progress bar) if it is not on this machine.
 
-    Raises :class:`WeightsError` naming the file, the folder and what brings it when it cannot be had.
+    The authors' own file is held against the SHA-256 that the registry knows, if it knows one.
+    Raises :class:`WeightsError` naming the file, the folder and what brings it when it cannot be had or is another.
     """
     if (found := find_weights(entry)) is not None:
+        if found.name == entry.file and (other := _other_than(entry.sha256, found)):
+            raise WeightsError(f"{entry.name}: {found}: {other}; remove it and get it again. {how_to_get(entry)}")
         return found
     place = _candidates(entry)[0]
     if entry.embedded:
@@ -97,10 +100,17 @@ def _download(url: str, file: str, sha256: str | None) -> Path:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, headers=headers)
     path = Path(pooch.retrieve(url, known_hash=None, fname=file, path=paths.weights_dir(), downloader=downloader))
-    if sha256 is not None and not checksum(path).startswith(sha256):
+    if other := _other_than(sha256, path):
         path.unlink()
-        raise OSError(f"the file's SHA-256 does not start with {sha256}; it was removed")
+        raise OSError(f"{other}; it was removed: try again")
     return path
+
+
+def _other_than(sha256: str | None, path: Path) -> str:
+    """How the file at ``path`` differs from what is expected, or nothing."""
+    if sha256 is None or (found := checksum(path)).startswith(sha256):
+        return ""
+    return f"the file's SHA-256 should start with {sha256} and is {found}"
 
 
 def _reason(url: str, error: Exception) -> str:
