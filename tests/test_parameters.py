@@ -151,6 +151,48 @@ def test_names_that_registries_hold_are_checked_together():
     assert "methods.x: unknown method 'y'" in message
 
 
+def without_attention(**changes):
+    """The default methods but for dino_seg, which a network without attention cannot serve."""
+    return {**{label: settings for label, settings in METHODS.items() if label != "dino_seg"}, **changes}
+
+
+@pytest.mark.parametrize("backbone", ["dino_resnet50", "supervised_vgg16", "selfpatch_vits16"])
+def test_a_backbone_without_attention_goes_without_dino_seg(backbone):
+    check_names(validate(TWO, {"backbone": backbone, "methods": without_attention()}), "x")
+    with pytest.raises(ParameterError) as caught:
+        check_names(validate(TWO, {"backbone": backbone}), "x")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(
+        f"x: methods.dino_seg reads attention, which the backbone {backbone!r} does not have (it has "
+    )
+    assert "): remove the label 'dino_seg' from methods, or choose another backbone" in line
+
+
+def test_a_backbone_with_attention_needs_dino_seg():
+    with pytest.raises(ParameterError, match=r"x: methods needs the label 'dino_seg' with 'method': 'dino_seg'"):
+        check_names(validate(TWO, {"methods": without_attention()}), "x")
+    with pytest.raises(ParameterError, match="methods needs the label 'dino_seg' with 'method': 'dino_seg'"):
+        validate(TWO, {"methods": without_attention(dino_seg={"method": "lost"})})
+
+
+def test_every_label_is_held_against_what_the_backbone_has():
+    methods = without_attention(lost={"method": "lost", "facet": "queries"}, head4={"method": "dino_seg", "head": 4})
+    with pytest.raises(ParameterError) as caught:
+        check_names(validate(TWO, {"backbone": "dino_resnet50", "methods": methods}), "x")
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("x: methods.lost reads queries, which the backbone 'dino_resnet50' does not have")
+    assert first.endswith("(it has keys, tokens): give it other settings, or choose another backbone")
+    assert "methods.head4 reads attention" in second and "remove the label 'head4'" in second
+
+
+def test_backbones_to_compare_need_what_lost_reads_and_no_more():
+    compare = {"compare_backbones": ["dino_resnet50"]}
+    check_names(validate(TWO, compare), "x")
+    queries = {**METHODS, "lost": {"method": "lost", "facet": "queries"}}
+    with pytest.raises(ParameterError, match="lost reads queries, which the backbone 'dino_resnet50' does not have"):
+        check_names(validate(TWO, {**compare, "methods": queries}), "x")
+
+
 def test_a_split_is_checked_against_its_dataset():
     with pytest.raises(ParameterError, match="dataset 'voc07' has no split 'trainvall': did you mean 'trainval'"):
         check_names(validate(TWO, {"dataset": "voc07", "split": "trainvall"}), "x")

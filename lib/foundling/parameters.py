@@ -29,6 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "whole_image": {"method": "whole_image"},
     "selective_search": {"method": "selective_search"},
 }
+DRAWN = ("lost", "tokencut", "dino_seg")  # labels that the notebook needs, dino_seg if the backbone has attention
 
 
 class Parameters(BaseModel):
@@ -90,9 +91,10 @@ class SingleObjectDiscovery(Parameters):
     def _methods(self) -> "SingleObjectDiscovery":
         for label, settings in self.methods.items():
             _check_label(label, settings)
-        for label in ("lost", "tokencut", "dino_seg"):
-            if self.methods.get(label, {}).get("method") != label:
-                raise ValueError(f"methods needs the label {label!r} with 'method': {label!r}: the notebook draws it")
+        served = {"dino_seg": {"method": "dino_seg"}, **self.methods}  # without attention it may be absent: check_names
+        for label in DRAWN:
+            if served.get(label, {}).get("method") != label:
+                raise ValueError(_needed(label))
         return self
 
     def sweep(self) -> dict[str, dict[str, Any]]:
@@ -130,8 +132,8 @@ def check_model(model: type[BaseModel], values: Mapping[str, Any], where: str) -
 def check_names(parameters: Parameters, where: str) -> None:
     """Check the names that registries hold: dataset and split, backbones, methods and the settings of each.
 
-    Settings are held against the signature of the method they go to. Raises :class:`ParameterError` that lists every
-    problem. Imports the registries, and so torch.
+    Settings are held against the signature of the method they go to, and what methods read against what the backbones
+    have. Raises :class:`ParameterError` that lists every problem. Imports the registries, and so torch.
     """
     from foundling.backbones import BACKBONES
     from foundling.datasets import DATASETS
@@ -148,6 +150,7 @@ def check_names(parameters: Parameters, where: str) -> None:
             wrong.append(f"unknown backbone {name!r}{suggest(name, BACKBONES)}")
     if isinstance(parameters, SingleObjectDiscovery):
         wrong += [line for label in parameters.methods for line in _wrong_settings(label, parameters.methods[label])]
+        wrong += [] if wrong else _unserved(parameters)
     if wrong:
         raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
 
@@ -195,6 +198,32 @@ def _check_label(label: str, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"methods: label {label!r} may hold lower-case letters, digits and _ only (it names a metric)")
     if not isinstance(settings.get("method"), str):
         raise ValueError(f"methods.{label} needs 'method': the name of a discovery method, such as 'lost'")
+
+
+def _needed(label: str) -> str:
+    return f"methods needs the label {label!r} with 'method': {label!r}: the notebook draws it"
+
+
+def _unserved(parameters: SingleObjectDiscovery) -> list[str]:
+    """What the methods read and a backbone lacks, and the label ``dino_seg`` where it is missing."""
+    from foundling.backbones import BACKBONES
+    from foundling.discovery import resolve_method
+
+    attention = "attention" in BACKBONES[parameters.backbone].facets
+    wrong = [_needed("dino_seg")] if attention and "dino_seg" not in parameters.methods else []
+    runs = [(parameters.backbone, label) for label in parameters.methods]
+    runs += [(split_backbone(entry)[0], "lost") for entry in parameters.compare_backbones]
+    for backbone, label in runs:
+        method, settings = resolve_method(label, parameters.methods[label])
+        facets = BACKBONES[backbone].facets
+        if lacking := [facet for facet in method.facets(**settings) if facet not in (*facets, "images")]:
+            needed = label in DRAWN and label != "dino_seg"
+            remedy = "give it other settings" if needed else f"remove the label {label!r} from methods"
+            wrong.append(
+                f"methods.{label} reads {', '.join(lacking)}, which the backbone {backbone!r} does not have "
+                f"(it has {', '.join(facets)}): {remedy}, or choose another backbone"
+            )
+    return wrong
 
 
 def _wrong_settings(label: str, settings: Mapping[str, Any]) -> list[str]:

@@ -46,6 +46,8 @@ def test_the_network_is_the_one_named(name: str) -> None:
         network = build_network(entry)
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
+    has_cls = getattr(network, "cls_token", None) is not None
+    assert ("attention" in entry.facets, "cls" in entry.facets) == (has_cls, has_cls)
     if entry.family == "cnn":
         assert entry.patch_size == 16
         return

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CNN_FACETS = ("keys", "tokens")
+from foundling.backbones.registry import CNN_FACETS
 
 
 def cnn_facets(

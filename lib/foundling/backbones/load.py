@@ -9,13 +9,10 @@ import torch
 from torch import nn
 
 from foundling.backbones.checkpoint import checksum, fit_state
-from foundling.backbones.cnn import CNN_FACETS
 from foundling.backbones.networks import build_network
 from foundling.backbones.registry import BACKBONES, Entry
 from foundling.backbones.weights import fetch_weights
 from foundling.errors import ParameterError, WeightsError
-
-_VIT_FACETS = ("keys", "queries", "values", "tokens")
 
 
 @dataclass(frozen=True)
@@ -71,10 +68,8 @@ def _describe(entry: Entry, network: Any, source: str, identity: str, device: to
     if entry.family == "cnn":
         channels = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
         heads, blocks = 0, 1
-        facets: tuple[str, ...] = CNN_FACETS
     else:
         channels, heads, blocks = network.embed_dim, network.blocks[0].attn.num_heads, len(network.blocks)
-        facets = _VIT_FACETS + (("cls", "attention") if network.cls_token is not None else ())
     return Backbone(
         name=entry.name,
         network=network,
@@ -85,7 +80,7 @@ def _describe(entry: Entry, network: Any, source: str, identity: str, device: to
         heads=heads,
         blocks=blocks,
         family=entry.family,
-        facets=facets,
+        facets=entry.facets,
         weights=source,
         checksum=identity,
         device=device,

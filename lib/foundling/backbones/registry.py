@@ -11,6 +11,10 @@ from typing import Any
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+VIT_FACETS = ("keys", "queries", "values", "tokens")
+CLS_FACETS = ("cls", "attention")  # of the networks that have a CLS token
+CNN_FACETS = ("keys", "tokens")
+
 _FACEBOOK = "https://dl.fbaipublicfiles.com"
 _TORCHVISION = "https://download.pytorch.org/models"
 
@@ -25,7 +29,8 @@ class Entry:
     where a person gets it by hand.
     ``wrappers`` are the keys under which the checkpoint nests the network that is wanted, best first; ``dropped`` are
     the prefixes of its parameters that are no part of the backbone; ``remap`` names one of the functions of
-    :mod:`foundling.backbones.remap`. ``patch_size`` is in pixels; for a CNN it is the output stride.
+    :mod:`foundling.backbones.remap`; ``sha256`` is what the SHA-256 of ``file`` starts with, where its authors say so.
+    ``patch_size`` is in pixels; for a CNN it is the output stride.
     """
 
     name: str
@@ -47,6 +52,13 @@ class Entry:
     remap: str | None = None
     sha256: str | None = None
     notes: str = ""
+
+    @property
+    def facets(self) -> tuple[str, ...]:
+        """The facets that this network has, told without building it."""
+        if self.family == "cnn":
+            return CNN_FACETS
+        return VIT_FACETS + (CLS_FACETS if self.options.get("class_token", True) else ())
 
 
 def _dino(name: str, architecture: str, file: str, patch_size: int, timm: str | None, notes: str = "") -> Entry:
@@ -111,7 +123,8 @@ _ENTRIES = (
         url=f"{_FACEBOOK}/deit/deit_small_patch16_224-cd65a155.pth",
         timm="deit_small_patch16_224.fb_in1k",
         sha256="cd65a155",
-        notes="Supervised on ImageNet labels (LOST, appendix B.5).",
+        notes="Supervised on ImageNet labels. LOST (appendix B.5) says no more than that its model is DeiT's: "
+        "that it is this one is our reading.",
     ),
     Entry(
         "supervised_resnet50",
