@@ -49,18 +49,16 @@ def open_coco(
     images = _images(content["images"], problems)
     categories = _categories(content["categories"], annotations)
     kept = _chosen(images, image_ids, problems)
-    others = images.keys() - set(kept)
-    usable = _usable(content["annotations"], images, categories, others, problems)
+    usable = _usable(content["annotations"], images, categories, images.keys() - set(kept), problems)
     index = _index({**content, "images": list(images.values()), "annotations": usable})
-    here = files_present(root, [images[i]["file_name"] for i in kept])
-    samples = []
-    for image_id in kept:
-        file_name = images[image_id]["file_name"]
-        if file_name not in here:
-            problems["image missing on disk (dropped)"].append(file_name)
-            continue
-        target = _target(index, image_id, root, list(categories), masks, round_boxes, problems)
-        samples.append(Sample(file_name, root / file_name, image_id, target))
+    files = {i: images[i]["file_name"] for i in kept}
+    here = files_present(root, list(files.values()))
+    problems["image missing on disk (dropped)"] += [file for file in files.values() if file not in here]
+    samples = [
+        Sample(file, root / file, i, _target(index, i, root, list(categories), masks, round_boxes, problems))
+        for i, file in files.items()
+        if file in here
+    ]
     if not samples:
         raise DataMissing(
             f"{root}: none of the {len(kept)} images that {annotations} describes is here; "
