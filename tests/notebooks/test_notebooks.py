@@ -1,6 +1,7 @@
 """Every notebook through papermill, as a batch would run it, on tiny settings; and the rules all notebooks keep."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -117,6 +118,7 @@ class TestRules:
             cell for cell in cells if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", [])
         ]
         assert max(len(cell.source.splitlines()) for cell in code) <= LONGEST_CELL
-        for cell in code:
-            assert ("interact" in cell.source) == ("interactive" in cell.metadata.get("tags", []))
+        for cell, following in pairwise(code):
+            assert ("sliders(" in cell.source) == ("interactive" in cell.metadata.get("tags", []))
+            assert "sliders(" not in cell.source or "run.figure(" in following.source
         assert sum("exercises.check" in cell.source for cell in code) >= 1

@@ -1,11 +1,12 @@
 """What appears below a notebook's cells, through a stand-in for the running IPython."""
 
+import sys
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
 
-from foundling.report.display import show, show_saved, table_html
+from foundling.report.display import BATCH, show, show_saved, sliders, table_html
 from foundling.report.style import save_figure
 from foundling.report.tables import write_table
 
@@ -56,3 +57,17 @@ def test_nothing_happens_outside_a_notebook(monkeypatch, capsys):
     fig, _ = plt.subplots()
     show(fig)
     assert capsys.readouterr().out == ""
+
+
+def test_sliders_call_the_function_with_their_first_values(monkeypatch):
+    monkeypatch.delenv(BATCH, raising=False)
+    seen = []
+    sliders(k=(1, 9, 4), row=(0, 3, 0))(lambda k, row: seen.append((k, row)))
+    assert seen == [(4, 0)]
+
+
+def test_a_batch_run_draws_no_widget(monkeypatch, capsys):
+    monkeypatch.setenv(BATCH, "metrics.json")
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # importing it would raise
+    assert sliders(k=(1, 9, 4))(len) is len
+    assert "JupyterLab" in capsys.readouterr().out

@@ -1,8 +1,9 @@
 """Pictures and tables under a notebook's cells; nothing happens where no notebook is running."""
 
 import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from foundling.report.style import STYLE
 from foundling.report.tables import read_table
 
+BATCH = "FOUNDLING_BATCH"  # set by the batch runner: the name under which finish() leaves the metrics
 CAPTION = '<p style="color:#6b6b6b;max-width:60em;margin:0.2em 0 1em">{}</p>'
 
 
@@ -22,6 +24,25 @@ def show(fig: Figure) -> None:
         fig.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08)
     plt.close(fig)
     _display("Image", buffer.getvalue())
+
+
+def sliders(**ranges: tuple[int, int, int]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a reader call the decorated function with sliders: ``sliders(k=(lowest, highest, first))``.
+
+    In a batch run nothing is drawn: no one is there to move a slider, and the cell after it holds the same as a figure.
+    """
+
+    def explore(function: Callable[..., None]) -> Callable[..., None]:
+        if os.environ.get(BATCH):
+            print("The sliders of this cell work in JupyterLab.")
+            return function
+        from ipywidgets import IntSlider, interact
+
+        bars = {name: IntSlider(min=low, max=high, value=first) for name, (low, high, first) in ranges.items()}
+        interact(function, **bars)
+        return function
+
+    return explore
 
 
 def show_saved(path: Path, caption: str) -> None:
