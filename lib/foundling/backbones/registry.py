@@ -83,6 +83,7 @@ _ENTRIES = (
         8,
         options={"img_size": 96, "patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3},
         embedded=True,
+        sha256="7ab689cad5d4783c38558c97779fe3908e23cadf84db07387c6b77025592f4e5",
         notes="Trained by this project on its own synthetic scenes; comes with the package.",
     ),
     _dino("dino_vits16", "vit_small_patch16_224", "dino_deitsmall16_pretrain", 16, "vit_small_patch16_224.dino"),

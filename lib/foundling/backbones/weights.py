@@ -69,7 +69,7 @@ def how_to_get(entry: Entry) -> str:
     """What a person types or does to bring the weights of ``entry``."""
     place = _candidates(entry)[0]
     if entry.embedded:
-        return "nothing to do: they come with the package"
+        return "they come with the package: install it again"
     by_hand = f"download {entry.file} from {entry.page} and put it at {place}"
     if entry.url is not None:
         by_hand = f"curl -L --create-dirs -o '{place}' {entry.url}"
