@@ -23,6 +23,7 @@ from foundling.run import BATCH, clear_results, output_folder
 
 KERNEL = "python3"
 RUNNING, FAILED = "notebook.running.ipynb", "notebook.failed.ipynb"
+PATIENCE = 600  # seconds for the kernel to start, and for its last messages to arrive: machines can be busy
 PENDING_METRICS = ".metrics.pending.json"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -125,7 +126,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _execute(path: Path, output: Path, values: Mapping[str, Any]) -> None:
     """Run papermill with a kernel of this interpreter; a failure becomes :class:`CellFailed`, told plainly."""
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellTimeoutError
     from papermill.exceptions import PapermillExecutionError
 
     with _own_kernel():
@@ -140,14 +141,14 @@ def _execute(path: Path, output: Path, values: Mapping[str, Any]) -> None:
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
                 autosave_cell_every=30,
+                start_timeout=PATIENCE,
+                iopub_timeout=PATIENCE,
                 on_cell_execute=_Progress(path.stem),
             )
         except PapermillExecutionError as error:
             raise CellFailed(_plain_error(path.stem, error, output)) from None
-        except (DeadKernelError, CellTimeoutError) as error:
-            raise CellFailed(
-                f"{path.stem}: the kernel died ({error}); out of memory? Try a smaller batch_size"
-            ) from None
+        except (RuntimeError, CellTimeoutError) as error:  # how nbclient and jupyter_client report a kernel that ended
+            raise CellFailed(f"{path.stem}: the kernel died ({error}). If memory ran out, lower batch_size") from None
 
 
 class _Progress:
