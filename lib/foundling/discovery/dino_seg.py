@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from foundling.discovery.components import Mask, label_components, largest_component, mask_box
 from foundling.discovery.facets import check_choice, image_size
@@ -109,9 +110,5 @@ def mean_overlaps(boxes: Float[np.ndarray, "box 4"]) -> Float[np.ndarray, " box"
     """Each box's mean intersection over union with the other boxes (1 if there is no other)."""
     if len(boxes) == 1:
         return np.ones(1)
-    corner = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    far = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.clip(far - corner, 0, None).prod(axis=2)  # [box, box]
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    overlap = shared / (area[:, None] + area[None] - shared)
+    overlap = box_iou(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy()  # [box, box]
     return (overlap.sum(axis=1) - 1) / (len(boxes) - 1)

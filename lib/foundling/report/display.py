@@ -1,6 +1,5 @@
 """Pictures and tables under a notebook's cells; nothing happens where no notebook is running."""
 
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from foundling.report.style import STYLE
+from foundling.report.style import figure_png
 from foundling.report.tables import read_table
 
 BATCH = "FOUNDLING_BATCH"  # set by the batch runner: the name under which finish() leaves the metrics
@@ -19,11 +18,9 @@ CAPTION = '<p style="color:#6b6b6b;max-width:60em;margin:0.2em 0 1em">{}</p>'
 
 def show(fig: Figure) -> None:
     """Show a figure below the cell, once, and close it; for figures that are not results of the run (widgets)."""
-    buffer = io.BytesIO()
-    with plt.rc_context(STYLE):
-        fig.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08)
+    png = figure_png(fig)
     plt.close(fig)
-    _display("Image", buffer.getvalue())
+    _display("Image", png)
 
 
 def sliders(**ranges: tuple[int, int, int]) -> Callable[[Callable[..., None]], Callable[..., None]]:

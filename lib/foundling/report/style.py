@@ -79,6 +79,14 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
     return in_style
 
 
+def figure_png(fig: Figure, dpi: int = 110) -> bytes:
+    """``fig`` in the house style as the bytes of a PNG without date or version."""
+    buffer = io.BytesIO()
+    with plt.rc_context(STYLE):
+        fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def save_figure(fig: Figure, path: Path, dpi: int = 110) -> Path:
     """Write ``fig`` as PNG and return the path; the same drawing gives the same bytes.
 
@@ -89,10 +97,7 @@ def save_figure(fig: Figure, path: Path, dpi: int = 110) -> Path:
         raise ParameterError(f"figures are saved as PNG: name {path.name!r} as {path.stem + '.png'!r}")
     if not 0 < dpi <= MAX_DPI:
         raise ParameterError(f"dpi is {dpi}: choose at most {MAX_DPI}")
-    buffer = io.BytesIO()
-    with plt.rc_context(STYLE):
-        fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
-    return write_bytes(path, buffer.getvalue())
+    return write_bytes(path, figure_png(fig, dpi))
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
