@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from foundling.datasets.scenes import VERSION
+from foundling.discovery.kmeans import kmeans
 from foundling.training.odin_files import centre_keys, export, load_state, save_state, training_scenes
 from foundling.training.odin_views import MEAN, STD, Views, carry_masks, make_views
 
@@ -85,27 +86,6 @@ def patch_features(f: nn.Module, images: Float[Tensor, "image 3 h w"]) -> Float[
     with torch.autocast("cpu", torch.bfloat16):
         tokens: Tensor = f.forward_features(images)  # type: ignore[operator]
     return tokens[:, 1:].float()
-
-
-def kmeans(
-    features: Float[Tensor, "image patch channel"], k: int, generator: Generator, iterations: int = 10
-) -> Int[Tensor, "image patch"]:
-    """K-means of every image's patches by themselves, on unit vectors, from ``k`` random patches as centres.
-
-    A cluster that loses all its patches keeps its centre. Ties go to the lower index.
-    """
-    x = F.normalize(features, dim=-1)
-    order = torch.rand(x.shape[:2], generator=generator).argsort(1)[:, :k]
-    centres = torch.gather(x, 1, order[..., None].expand(-1, -1, x.shape[-1]))
-    for _ in range(iterations):
-        owned = F.one_hot(_nearest(x, centres), k).to(x.dtype)
-        counts = owned.sum(1)[..., None]
-        centres = torch.where(counts > 0, owned.transpose(1, 2) @ x / counts.clamp(min=1), centres)
-    return _nearest(x, centres)
-
-
-def _nearest(x: Tensor, centres: Tensor) -> Tensor:
-    return (2 * x @ centres.transpose(1, 2) - centres.square().sum(-1)[:, None]).argmax(-1)
 
 
 def pool(
