@@ -30,13 +30,13 @@ class DenseNetwork(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         """``backbone`` is a timm model without a classifier: a ViT, or one that says its stages' strides."""
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.fpn: FeaturePyramidNetwork | None = None
         self.levels: list[int] = []
         if isinstance(backbone, VisionTransformer):
             self.stride, self.channels = int(backbone.patch_embed.patch_size[0]), int(backbone.embed_dim)
             return
-        stages: Sequence[dict[str, Any]] = backbone.feature_info
+        stages: Sequence[dict[str, Any]] = self.backbone.feature_info
         self.levels = [i for i, stage in enumerate(stages) if stage["reduction"] in _STRIDES]
         self.fpn = FeaturePyramidNetwork([stages[i]["num_chs"] for i in self.levels], PYRAMID_CHANNELS)
         del self.fpn.layer_blocks[1:]  # of the coarser levels: nothing reads them
