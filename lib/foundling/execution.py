@@ -73,8 +73,8 @@ def run_notebook(path: Path, given: Mapping[str, Any], where: str, names: bool =
 
     Raises :class:`ParameterError` before the kernel starts, :class:`CellFailed` if the notebook fails.
     """
+    from foundling.files import write_bytes
     from foundling.report.notebook_html import notebook_html
-    from foundling.report.style import write_bytes
 
     parameters = check_parameters(path, given, where, names)
     folder = output_folder(path.stem, parameters)

@@ -29,11 +29,12 @@ from matplotlib.figure import Figure
 
 from foundling import provenance
 from foundling.errors import FoundlingError, ParameterError
+from foundling.files import write_bytes
 from foundling.parameters import Parameters, check_names, dataset_options, from_root, model_of, split_backbone, validate
 from foundling.paths import REPORTS, ROOT
 from foundling.report.display import BATCH as BATCH
 from foundling.report.display import show_saved
-from foundling.report.style import save_figure, write_bytes
+from foundling.report.style import save_figure
 from foundling.report.tables import read_captions, write_caption, write_table
 
 NAME = re.compile(r"[A-Za-z0-9_@:-]+(\.[A-Za-z0-9_@:-]+)*")

@@ -173,7 +173,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     def interrupted(path: Path, *args: Any) -> None:
         calls.append(path)
         if len(calls) == 3:
-            path.with_name(path.name + ".part").write_text('{"settings"')  # killed while writing
+            path.with_name(f".{path.name}.99.part").write_text('{"settings"')  # killed while writing
             raise KeyboardInterrupt
         write(path, *args)
 

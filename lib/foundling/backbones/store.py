@@ -20,6 +20,7 @@ from foundling.backbones.extract import extract
 from foundling.backbones.load import Backbone
 from foundling.backbones.prepare import source_name
 from foundling.errors import ImageError, ParameterError
+from foundling.files import writing
 from foundling.types import Failure, PatchFeatures, Sample
 
 SHARD = 32  # images
@@ -122,12 +123,8 @@ def _write(path: Path, settings: dict[str, Any], batches: list[PatchFeatures], f
         ],
         "failures": [asdict(failure) for failure in failed],
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, beside, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with writing(path) as part:
+        save_file(tensors, part, metadata={_HEADER: json.dumps(header, sort_keys=True)})
 
 
 def _valid(path: Path, settings: dict[str, Any]) -> bool:

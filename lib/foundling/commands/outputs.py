@@ -15,8 +15,8 @@ from foundling.datasets.images import read_image
 from foundling.discovery.export import coco_results
 from foundling.discovery.progress import progress
 from foundling.discovery.stream import Found
+from foundling.files import write_bytes
 from foundling.report.contact import Entry, contact_sheet, draw_overlay, label_colors
-from foundling.report.style import write_bytes
 from foundling.types import Failure, Sample
 
 OVERLAY_SIDE = 1600  # pixels: an overlay is for looking, not for measuring

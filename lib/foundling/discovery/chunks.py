@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from foundling import paths
+from foundling.files import write_bytes
 from foundling.types import Sample
 
 SOURCES = ("datasets/images.py", "backbones/*.py", "discovery/*.py")  # all the code from a file to its boxes
-CHUNK_NAME = re.compile(r"boxes_\d{6,}\.json")
+CHUNK_NAME = re.compile(r"boxes_\d{6,}\.json|\.boxes_\d{6,}\.json\.\d+\.part")  # a chunk, or half of one
 
 Record = dict[str, Any]
 
@@ -62,13 +63,12 @@ def read_chunk(path: Path, settings: dict[str, Any]) -> list[Record]:
 def write_chunk(path: Path, settings: dict[str, Any], records: Sequence[Record]) -> None:
     """Write a chunk beside its place and move it there; equal content gives equal bytes."""
     content = {"settings": settings, "records": list(records)}
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode())
 
 
 def remove_others(folder: Path, kept: set[Path]) -> None:
     """Remove the chunks of an earlier run over more images, or in other chunks."""
     for path in folder.iterdir():
-        if CHUNK_NAME.fullmatch(path.name.removesuffix(".part")) and path not in kept:
+        if CHUNK_NAME.fullmatch(path.name) and path not in kept:
             path.unlink()

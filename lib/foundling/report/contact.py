@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
+from foundling.files import write_bytes
 from foundling.report.render import render
-from foundling.report.style import FOUND, write_bytes
+from foundling.report.style import FOUND
 from foundling.types import Failure
 
 THUMBS = "thumbs"

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from foundling.errors import DataMissing, FoundlingError, ParameterError
+from foundling.files import write_bytes
 from foundling.paths import STUDIES
 from foundling.report.gather import gather_run, mapping, metric_table
 from foundling.report.render import render
-from foundling.report.style import write_bytes
 
 _RUN_FOLDER = re.compile(r"\d\d_\w+")
 

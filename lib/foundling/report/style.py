@@ -2,7 +2,6 @@
 
 import functools
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -13,6 +12,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from foundling.errors import ParameterError
+from foundling.files import write_bytes
 
 # Okabe and Ito's palette, which stays apart for colour-blind readers; its vermilion and sky blue brightened for photos.
 FOUND = "#FF4D00"  # what a method found
@@ -98,15 +98,6 @@ def save_figure(fig: Figure, path: Path, dpi: int = 110) -> Path:
     if not 0 < dpi <= MAX_DPI:
         raise ParameterError(f"dpi is {dpi}: choose at most {MAX_DPI}")
     return write_bytes(path, figure_png(fig, dpi))
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file so that it appears whole or not at all; folders are made as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    partial.replace(path)
-    return path
 
 
 def as_array(values: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from foundling.errors import ParameterError
-from foundling.report.style import write_bytes
+from foundling.files import write_bytes
 
 MISSING = "n/a"
 CAPTIONS = "captions.json"
