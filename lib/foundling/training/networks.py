@@ -4,7 +4,7 @@ import copy
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from foundling.errors import ParameterError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PYRAMID_CHANNELS = 256
 _STRIDES = (4, 8, 16, 32)
@@ -27,16 +29,16 @@ class DenseNetwork(nn.Module):
     and gives the pyramid's finest level, four pixels a cell (§3.1).
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Any) -> None:
         """``backbone`` is a timm model without a classifier: a ViT, or one that says its stages' strides."""
         super().__init__()
-        self.backbone: Any = backbone
+        self.backbone = backbone
         self.fpn: FeaturePyramidNetwork | None = None
         self.levels: list[int] = []
         if isinstance(backbone, VisionTransformer):
             self.stride, self.channels = int(backbone.patch_embed.patch_size[0]), int(backbone.embed_dim)
             return
-        stages: Sequence[dict[str, Any]] = self.backbone.feature_info
+        stages: Sequence[dict[str, Any]] = backbone.feature_info
         self.levels = [i for i, stage in enumerate(stages) if stage["reduction"] in _STRIDES]
         self.fpn = FeaturePyramidNetwork([stages[i]["num_chs"] for i in self.levels], PYRAMID_CHANNELS)
         del self.fpn.layer_blocks[1:]  # of the coarser levels: nothing reads them
@@ -129,7 +131,7 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     )
 
 
-def slow_copy(network: nn.Module) -> nn.Module:
+def slow_copy(network: Network) -> Network:
     """A copy that the optimiser leaves alone, to be moved by :func:`follow`."""
     return copy.deepcopy(network).requires_grad_(False)
 

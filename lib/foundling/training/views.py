@@ -4,6 +4,8 @@ Windows are ``(x0, y0, x1, y1)`` as fractions of whatever they are cut from. All
 from a generator that the caller seeds: a training step is a function of its images and its number, on every device.
 """
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -66,6 +68,17 @@ def make_views(
     )
 
 
+@functools.cache
+def warn_if_enlarged(image_side: int, view_side: int) -> None:
+    """Warn, once, where views have more pixels than whole images: they show no more than these."""
+    if image_side < view_side:
+        warnings.warn(
+            f"images {image_side} pixels wide are enlarged to views of {view_side} (bicubic): "
+            "train on larger images, or on smaller views",
+            stacklevel=3,
+        )
+
+
 # Windows
 
 
@@ -86,6 +99,11 @@ def sample_windows(
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     x0, y0 = uniform(generator, (count,)) * (1 - width), uniform(generator, (count,)) * (1 - height)
     return torch.stack([x0, y0, x0 + width, y0 + height], 1)
+
+
+def whole(count: int) -> Float[Tensor, "image 4"]:
+    """Windows that hold all of their images."""
+    return torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(count, -1)
 
 
 def spanning_window(first: Float[Tensor, "image 4"], second: Float[Tensor, "image 4"]) -> Float[Tensor, "image 4"]:
@@ -147,7 +165,8 @@ def _resample(
     horizontal = weights((x0[:, None] + step * across) * columns, across * columns / side, columns)
     if flips is not None:
         horizontal = torch.where(flips.to(maps.device)[:, None, None], horizontal.flip(1), horizontal)
-    return vertical[:, None] @ (maps @ horizontal.transpose(1, 2)[:, None])
+    with torch.autocast(maps.device.type, enabled=False):
+        return vertical[:, None] @ (maps @ horizontal.transpose(1, 2)[:, None])
 
 
 def _bicubic(centre: Tensor, scale: Tensor, length: int) -> Tensor:
