@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 
@@ -77,3 +78,33 @@ def make_coco(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))
     return file
+
+
+def make_davis(
+    home: Path,
+    videos: Mapping[str, int],
+    split: str = "val",
+    size: tuple[int, int] = (48, 32),
+    objects: int = 1,
+) -> Path:
+    """``home`` in the layout of DAVIS 2017: ``videos`` (name -> number of frames) of ``size`` (width, height).
+
+    Object ``i`` is a square of 8 pixels of its own grey, which moves 2 pixels to the right with every frame; object 1
+    starts in the upper left corner, the others below one another.
+    """
+    (home / "ImageSets/2017").mkdir(parents=True, exist_ok=True)
+    (home / "ImageSets/2017" / f"{split}.txt").write_text("".join(f"{name}\n" for name in videos))
+    for name, count in videos.items():
+        for part in ("JPEGImages", "Annotations"):
+            (home / part / "480p" / name).mkdir(parents=True)
+        for number in range(count):
+            labels = np.zeros(size[::-1], dtype=np.uint8)
+            for i in range(objects):
+                labels[8 * i : 8 * i + 8, 2 * number : 2 * number + 8] = i + 1
+            mask = Image.fromarray(labels)
+            mask.putpalette([c for i in range(256) for c in (i, 255 - i, 7 * i % 256)])
+            mask.save(home / "Annotations/480p" / name / f"{number:05d}.png")
+            Image.fromarray(labels * 50).convert("RGB").save(
+                home / "JPEGImages/480p" / name / f"{number:05d}.jpg", quality=95
+            )
+    return home

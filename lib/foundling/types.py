@@ -135,8 +135,25 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Video:
+    """One annotated video: the files of its frames in order, and as many index masks.
+
+    A mask holds 0 for the background, 1 to ``objects`` for the objects, and 255 where nobody can tell (void).
+    ``name`` is unique in its dataset.
+    """
+
+    name: str
+    frames: tuple[Path, ...]
+    annotations: tuple[Path, ...]
+    objects: int
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True)
 class Failure:
-    """One image that could not be processed: the rest of the batch goes on, and this is reported at the end."""
+    """One image or video that could not be processed: the others go on, and this is reported at the end."""
 
     name: str
     index: int

@@ -7,6 +7,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,10 @@ from types import SimpleNamespace
 import pytest
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from foundling.datasets import download, open_dataset
+from foundling.datasets import download, open_dataset, open_videos
 from foundling.datasets.sources import SOURCES, Archive, Part, Source, coco_source
 from foundling.errors import DataMissing, ParameterError
-from small_datasets import VocObject, coco_annotation, make_coco, make_voc
+from small_datasets import VocObject, coco_annotation, make_coco, make_davis, make_voc
 
 
 @pytest.fixture
@@ -285,7 +286,7 @@ def test_coco_zips_each_give_their_part(server, tmp_path, monkeypatch):
 def test_all_that_is_expected_is_listed_with_licence_and_page(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
     rows = {row.name: row for row in download.expected()}
-    assert set(rows) == {"voc07", "voc12", "coco20k", "coco", "scenes"}
+    assert set(rows) == {*SOURCES, "scenes", "scenes_video"}
     assert not any(row.present for row in rows.values())
     assert (rows["voc07"].size, rows["coco20k"].size) == ("0.9 GB", "13.8 GB")
     assert all(row.licence and row.where.is_relative_to(tmp_path) for row in rows.values())
@@ -301,16 +302,49 @@ def test_scenes_are_listed_and_made(tmp_path, monkeypatch):
     assert places[0].name in scenes.note
 
 
+def test_videos_of_scenes_are_listed_and_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("foundling.datasets.scenes_video.SPLITS", {"val": 1})
+    monkeypatch.setattr("foundling.datasets.scenes_video.LENGTH", 3)
+    places = download.download("scenes_video", root=tmp_path)
+    assert [len(list(place.rglob("*.jpg"))) for place in places] == [3]
+    listed = next(row for row in download.expected(tmp_path) if row.name == "scenes_video")
+    assert (listed.present, listed.note) == (True, f"made: {places[0].name}")
+
+
+def test_davis_is_downloaded_and_opened(server, tmp_path, monkeypatch):
+    make_davis(tmp_path / "inside" / "DAVIS", {"bear": 4})
+    body = zip_of(tmp_path / "inside")
+    server.files["davis.zip"] = body
+    archive = Archive(f"{server.url}/davis.zip", hashlib.sha256(body).hexdigest(), len(body))
+    part = replace(SOURCES["davis"].parts[0], archives=(archive,), counts=(("JPEGImages/480p", 4),))
+    monkeypatch.setitem(SOURCES, "davis", replace(SOURCES["davis"], parts=(part,)))
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path / "data"))
+    with pytest.raises(DataMissing, match="get it with: foundling data davis"):
+        open_videos("davis")
+    assert download.download("davis") == [tmp_path / "data/davis/DAVIS"]
+    assert [video.name for video in open_videos("davis")] == ["bear"]
+    (tmp_path / "data/davis/DAVIS/JPEGImages/480p/bear/00002.jpg").unlink()
+    assert "JPEGImages/480p holds 3 of 4 files" in row("davis").note
+
+
+def test_a_damaged_davis(server, tmp_path, monkeypatch):
+    server.files["davis.zip"] = b"not what was published"
+    part = replace(SOURCES["davis"].parts[0], archives=(Archive(f"{server.url}/davis.zip", "0" * 64, 22),))
+    monkeypatch.setitem(SOURCES, "davis", replace(SOURCES["davis"], parts=(part,)))
+    with pytest.raises(DataMissing, match=r"davis\.zip: its SHA256 is not 0{64}, so it is damaged; fetch it"):
+        download.download("davis", root=tmp_path)
+
+
 def test_an_unknown_name(tmp_path):
-    with pytest.raises(ParameterError, match="unknown dataset 'voc': choose one of voc07, voc12, coco20k, coco"):
+    with pytest.raises(ParameterError, match=r"unknown dataset 'voc': choose one of voc07, .*, davis, scenes"):
         download.download("voc", root=tmp_path)
 
 
 def test_checksums_agree_with_torchvision():
     known = {entry["url"].rsplit("/", 1)[-1]: entry["md5"] for entry in DATASET_YEAR_DICT.values()}
     archives = [a for name in ("voc07", "voc12") for part in SOURCES[name].parts for a in part.archives]
-    assert [known[archive.file] for archive in archives] == [archive.md5 for archive in archives]
+    assert [known[archive.file] for archive in archives] == [archive.checksum for archive in archives]
     for source in SOURCES.values():
-        assert all(
-            len(archive.md5) == 32 and int(archive.md5, 16) for part in source.parts for archive in part.archives
-        )
+        for archive in (archive for part in source.parts for archive in part.archives):
+            assert (archive.algorithm, len(archive.checksum)) in (("md5", 32), ("sha256", 64))
+            assert int(archive.checksum, 16)

@@ -1,6 +1,5 @@
 """Images and their annotations: ``open_dataset("voc07", split="trainval")``, whatever the dataset, gives a Dataset."""
 
-import inspect
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,12 +9,16 @@ from typing import Any
 from foundling import paths
 from foundling.datasets.base import AnnotationError as AnnotationError
 from foundling.datasets.base import Dataset as Dataset
+from foundling.datasets.base import VideoSet as VideoSet
+from foundling.datasets.base import open_entry
 from foundling.datasets.coco import coco20k_ids, open_coco
 from foundling.datasets.folder import open_folder
 from foundling.datasets.images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from foundling.datasets.images import first_readable as first_readable
 from foundling.datasets.images import list_images as list_images
 from foundling.datasets.images import read_image as read_image
+from foundling.datasets.videos import VIDEOS as VIDEOS
+from foundling.datasets.videos import open_videos as open_videos
 from foundling.datasets.voc import open_voc
 from foundling.errors import DataMissing, ParameterError
 
@@ -42,18 +45,11 @@ def open_dataset(name: str, split: str | None = None, root: Root = None, **optio
     Raises :class:`ParameterError` for an unknown name, split or option, :class:`foundling.errors.DataMissing` if the
     files are not there, :class:`AnnotationError` if an annotation file cannot be read at all.
     """
+    if name in VIDEOS:
+        raise ParameterError(f"dataset {name!r} holds videos, not single images: open it with open_videos({name!r})")
     if name not in DATASETS:
         raise ParameterError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
-    entry = DATASETS[name]
-    split = entry.splits[0] if split is None else split
-    if split not in entry.splits:
-        raise ParameterError(f"unknown split {split!r} of dataset {name!r}: choose one of {', '.join(entry.splits)}")
-    legal = list(inspect.signature(entry.open).parameters)[2:]
-    if unknown := sorted(options.keys() - set(legal)):
-        raise ParameterError(
-            f"unknown option {unknown[0]!r} of dataset {name!r}: legal are {', '.join(legal) or 'none'}"
-        )
-    return entry.open(split, root, **options)
+    return open_entry(DATASETS, name, split, root, options)
 
 
 def _scenes(

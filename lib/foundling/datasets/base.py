@@ -1,14 +1,16 @@
 """What every dataset is once it has been opened: a named, ordered set of samples and what was wrong with its files."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from foundling.errors import FoundlingError, ParameterError
-from foundling.types import Sample
+from foundling.types import Sample, Video
 
 NAMES_SHOWN = 3  # how many names a line of Dataset.problems spells out
 
@@ -61,6 +63,25 @@ class Dataset:
         return replace(self, samples=tuple(self.samples[i] for i in kept))
 
 
+@dataclass(frozen=True)
+class VideoSet:
+    """An opened dataset of videos in a fixed order; ``problems`` says, one line a kind, what was left out."""
+
+    name: str
+    split: str
+    videos: tuple[Video, ...]
+    problems: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, i: int) -> Video:
+        return self.videos[i]
+
+    def __iter__(self) -> Iterator[Video]:
+        return iter(self.videos)
+
+
 def _positions(dataset: Dataset, names: Sequence[str]) -> list[int]:
     wanted = set(names)
     if unknown := sorted(wanted - {sample.name for sample in dataset.samples}):
@@ -68,6 +89,24 @@ def _positions(dataset: Dataset, names: Sequence[str]) -> list[int]:
         example = f"; names look like {dataset.samples[0].name!r}" if dataset.samples else ""
         raise ParameterError(f"{len(unknown)} unknown image names in dataset {dataset.name!r}: {shown}{example}")
     return [i for i, sample in enumerate(dataset.samples) if sample.name in wanted]
+
+
+def open_entry(entries: Mapping[str, Any], name: str, split: str | None, root: Any, options: Mapping[str, Any]) -> Any:
+    """What the entry ``name`` of a registry opens; entries have ``splits`` (the first is the default) and ``open``.
+
+    Raises :class:`ParameterError` for a split that is not among these, and for an option that ``open`` (which takes the
+    split, the root, then its options) does not have.
+    """
+    entry = entries[name]
+    split = entry.splits[0] if split is None else split
+    if split not in entry.splits:
+        raise ParameterError(f"unknown split {split!r} of dataset {name!r}: choose one of {', '.join(entry.splits)}")
+    legal = list(inspect.signature(entry.open).parameters)[2:]
+    if unknown := sorted(options.keys() - set(legal)):
+        raise ParameterError(
+            f"unknown option {unknown[0]!r} of dataset {name!r}: legal are {', '.join(legal) or 'none'}"
+        )
+    return entry.open(split, root, **options)
 
 
 def describe(problems: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

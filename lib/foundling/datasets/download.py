@@ -24,6 +24,7 @@ from foundling.datasets.sources import SOURCES, Archive, Part, Source
 from foundling.errors import DataMissing, ParameterError
 
 GB = 1e9
+MADE = {"scenes": "*/instances.json", "scenes_video": "*/ImageSets/2017/*.txt"}
 CHUNK = 1 << 20  # bytes; what an interruption may lose
 
 
@@ -45,12 +46,14 @@ def expected(root: AnyPath | None = None) -> list[Expected]:
     """What is expected where below ``root`` (default: the data folder) and whether it is there, one row a dataset."""
     root = paths.data_dir() if root is None else Path(root)
     rows = [_row(name, source, root) for name, source in SOURCES.items()]
-    made = sorted(path.parent.name for path in root.glob("scenes/*/instances.json"))
+    return [*rows, *(_made_row(name, pattern, root) for name, pattern in MADE.items())]
+
+
+def _made_row(name: str, pattern: str, root: Path) -> Expected:
+    """The row of a dataset that is made here; every part of it that exists has a file of the ``pattern``."""
+    made = sorted({path.relative_to(root / name).parts[0] for path in (root / name).glob(pattern)})
     note = f"made: {', '.join(made)}" if made else "made on first use, no download"
-    return [
-        *rows,
-        Expected("scenes", root / "scenes", bool(made), "–", "foundling data scenes", "MIT", "", note),
-    ]
+    return Expected(name, root / name, bool(made), "–", f"foundling data {name}", "MIT", "", note)
 
 
 def _row(name: str, source: Source, root: Path) -> Expected:
@@ -78,14 +81,14 @@ def _lack(part: Part, root: Path) -> str:
 
 
 def _count(folder: Path) -> int:
-    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def download(name: str, root: AnyPath | None = None) -> list[Path]:
     """Bring the dataset ``name`` to its place below ``root`` (default: the data folder), with progress on stderr.
 
     What is whole already is left alone. Archives go to ``root/archives``, where one put by hand is used instead of
-    the network; those downloaded here are removed once unpacked. ``scenes`` are rendered rather than downloaded.
+    the network; those downloaded here are removed once unpacked. ``scenes`` and ``scenes_video`` are rendered instead.
 
     Returns the places. Raises :class:`ParameterError` for an unknown name; :class:`DataMissing` if a file cannot be
     had (it says from where, to where, and what to do by hand), is damaged, or does not fit on the disk, or if
@@ -96,8 +99,13 @@ def download(name: str, root: AnyPath | None = None) -> list[Path]:
         from foundling.datasets.scenes import SPLITS, make_scenes
 
         return [make_scenes(split, root=root / "scenes") for split in SPLITS]
+    if name == "scenes_video":
+        from foundling.datasets.scenes_video import SPLITS as VIDEO_SPLITS
+        from foundling.datasets.scenes_video import make_scenes_video
+
+        return [make_scenes_video(split, root=root / name) for split in VIDEO_SPLITS]
     if name not in SOURCES:
-        raise ParameterError(f"unknown dataset {name!r}: choose one of {', '.join([*SOURCES, 'scenes'])}")
+        raise ParameterError(f"unknown dataset {name!r}: choose one of {', '.join([*SOURCES, *MADE])}")
     parts = SOURCES[name].parts
     todo = [part for part in parts if _lack(part, root)]
     for part in todo:
@@ -157,11 +165,14 @@ def _retrieve(name: str, archive: Archive, folder: Path) -> Path:
     by_hand = f"fetch it in another way, put it at {file}, and run again: foundling data {name}"
     fetch = partial(_fetch, file.with_name(f"{file.name}.part"))
     try:
-        pooch.retrieve(archive.url, f"md5:{archive.md5}", fname=file.name, path=folder, downloader=fetch)
+        pooch.retrieve(
+            archive.url, f"{archive.algorithm}:{archive.checksum}", fname=file.name, path=folder, downloader=fetch
+        )
     except requests.RequestException as error:
         raise DataMissing(f"{archive.url}: not downloaded ({_reason(error)}); {by_hand}") from error
     except ValueError as error:
-        raise DataMissing(f"{archive.url}: its MD5 is not {archive.md5}, so it is damaged; {by_hand}") from error
+        wrong = f"its {archive.algorithm.upper()} is not {archive.checksum}, so it is damaged"
+        raise DataMissing(f"{archive.url}: {wrong}; {by_hand}") from error
     return file
 
 

@@ -5,21 +5,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to download; ``size`` in bytes."""
+    """One file to download; ``checksum`` is its MD5 or SHA-256 (hexadecimal), ``size`` in bytes."""
 
     url: str
-    md5: str
+    checksum: str
     size: int
 
     @property
     def file(self) -> str:
         return self.url.rsplit("/", 1)[-1]
 
+    @property
+    def algorithm(self) -> str:
+        return {32: "md5", 64: "sha256"}[len(self.checksum)]
+
 
 @dataclass(frozen=True)
 class Part:
     """What archives hold (unpacked together): ``inside`` them, the ``places`` in the data folder where it is looked
-    for (it is put in the first), and how many files each of its subfolders has when it is whole."""
+    for (it is put in the first), and how many files each of its subfolders holds, at any depth, when it is whole."""
 
     archives: tuple[Archive, ...]
     inside: str
@@ -59,8 +63,9 @@ def coco_source(split: str, images: int, archive: Archive, annotations: Archive)
 
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC"
 COCO_URL = "http://images.cocodataset.org"  # the https certificate of this host is not valid: trust rests on the MD5
+DAVIS_URL = "https://data.vision.ee.ethz.ch/csergi/share/davis"
 
-# MD5 of VOC as in torchvision.datasets.voc, of COCO as given in several public projects
+# MD5 of VOC as in torchvision.datasets.voc; of COCO, and SHA-256 of DAVIS, as given in several public projects
 SOURCES: dict[str, Source] = {
     "voc07": voc_source(
         2007,
@@ -88,5 +93,24 @@ SOURCES: dict[str, Source] = {
         Archive(
             f"{COCO_URL}/annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c", 252_907_541
         ),
+    ),
+    "davis": Source(
+        (
+            Part(
+                (
+                    Archive(
+                        f"{DAVIS_URL}/DAVIS-2017-trainval-480p.zip",
+                        "e3d0b5b77c3d031b000a19e0e25e3e2cac65d183755601bc2cf066df1a2aa492",
+                        832_766_765,
+                    ),
+                ),
+                "DAVIS",
+                ("davis/DAVIS", "DAVIS"),
+                (("JPEGImages/480p", 6_208), ("Annotations/480p", 6_208)),
+            ),
+        ),
+        "https://davischallenge.org/davis2017/code.html",
+        "no licence stated; for research, with citation",
+        "DAVIS 2017 at 480p: 60 videos of train, 30 of val",
     ),
 }

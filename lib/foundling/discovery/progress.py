@@ -11,18 +11,18 @@ LINE_EVERY = 10.0  # seconds between two lines in a log
 
 
 @contextmanager
-def progress(total: int, what: str, shown: bool = True) -> Iterator[Callable[[int], None]]:
+def progress(total: int, what: str, shown: bool = True, unit: str = "image") -> Iterator[Callable[[int], None]]:
     """A function to call with the number of items just finished; shows how many of ``total`` are done, and the rate."""
     if not shown:
         yield lambda finished: None
     elif sys.stderr.isatty():
-        with tqdm(total=total, desc=what, unit="image", file=sys.stderr) as bar:
+        with tqdm(total=total, desc=what, unit=unit, file=sys.stderr) as bar:
             yield bar.update
     else:
-        yield _lines(total, what)
+        yield _lines(total, what, unit)
 
 
-def _lines(total: int, what: str) -> Callable[[int], None]:
+def _lines(total: int, what: str, unit: str) -> Callable[[int], None]:
     start = last = time.monotonic()
     done = 0
 
@@ -35,6 +35,6 @@ def _lines(total: int, what: str) -> Callable[[int], None]:
         last = now
         pace = (now - start) / max(done, 1)
         left = f", about {pace * (total - done):.0f} s left" if done < total else ""
-        print(f"{what}: {done} of {total} images, {pace:.2f} s each{left}", file=sys.stderr, flush=True)
+        print(f"{what}: {done} of {total} {unit}s, {pace:.2f} s each{left}", file=sys.stderr, flush=True)
 
     return advance
