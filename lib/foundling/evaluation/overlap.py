@@ -62,16 +62,46 @@ def best_overlap_of_labels(
     The grid of labels is spread over the picture as a nearest-neighbour resize would: a pixel belongs to the cell that
     its centre falls into. Pixels of every truth are counted once a cell, not once a segment, with the same result.
     """
-    levels, rows, columns = labels.shape
-    ends = [_ends(truths.shape[1], rows), _ends(truths.shape[2], columns)]
-    counts = _between(_between(truths, ends[0], 1), ends[1], 2).reshape(len(truths), -1).astype(np.float64)
-    pixels = np.outer(*(np.diff(end) for end in ends)).ravel().astype(np.float64)
-    best, areas = np.zeros(len(truths)), truths.sum((1, 2), dtype=np.float64)
-    for level in labels.reshape(levels, -1):
-        shared = [np.bincount(level, weights=count, minlength=level.max() + 1) for count in counts]
-        overlap = _iou(np.reshape(shared, (len(truths), -1)).T, np.bincount(level, weights=pixels), areas)
-        best = np.maximum(best, overlap.max(0, initial=0))
-    return best
+    grid = (labels.shape[1], labels.shape[2])
+    return _best(labels, cell_counts(truths, grid), _cell_sizes(truths.shape[1:], grid))
+
+
+class TruthCells(NamedTuple):
+    """How many pixels each cell of a grid has in all, of each object, and of each class."""
+
+    sizes: Float[np.ndarray, "rows columns"]
+    instances: Float[np.ndarray, "object rows columns"]
+    categories: Float[np.ndarray, "class rows columns"]
+
+
+def truth_cells(truths: Truths, grid: tuple[int, int]) -> TruthCells:
+    """What :func:`image_overlap` needs of the truth, made once for all segmentations on a grid of (rows, columns)."""
+    merged = [truths.masks[truths.labels == label].any(0) for label in np.unique(truths.labels)]
+    categories = np.reshape(merged, (-1, *truths.masks.shape[1:])).astype(bool)
+    return TruthCells(
+        _cell_sizes(truths.masks.shape[1:], grid), cell_counts(truths.masks, grid), cell_counts(categories, grid)
+    )
+
+
+def image_overlap(labels: Int[np.ndarray, "level rows columns"], truth: TruthCells) -> tuple[float, float, float]:
+    """ABO_i, ABO_c and OR of one image, in 0..1 (Odin, Eq. 10-11); nan for each where it has no object."""
+    if not len(truth.instances):
+        return (np.nan, np.nan, np.nan)
+    instances, categories = (_best(labels, counts, truth.sizes) for counts in (truth.instances, truth.categories))
+    return float(instances.mean()), float(categories.mean()), float((instances > RECOVERED).mean())
+
+
+def cell_counts(
+    masks: Bool[np.ndarray, "mask height width"], grid: tuple[int, int]
+) -> Float[np.ndarray, "mask rows columns"]:
+    """How many pixels of each mask have their centre in each cell of a grid of (rows, columns)."""
+    height, width = masks.shape[1:]
+    by_row = _between(masks, _ends(height, grid[0]), 1)
+    return _between(by_row, _ends(width, grid[1]), 2).astype(np.float64)
+
+
+def _cell_sizes(size: tuple[int, ...], grid: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
+    return np.outer(*(np.diff(_ends(n, cells)) for n, cells in zip(size, grid, strict=True))).astype(np.float64)
 
 
 def _ends(pixels: int, cells: int) -> Int[np.ndarray, " end"]:
@@ -80,13 +110,26 @@ def _ends(pixels: int, cells: int) -> Int[np.ndarray, " end"]:
     return np.searchsorted(cell_of, np.arange(cells + 1))
 
 
-def _between(
-    masks: Bool[np.ndarray, "..."] | Int[np.ndarray, "..."], ends: Int[np.ndarray, " end"], axis: int
-) -> Int[np.ndarray, "..."]:
+def _between(masks: np.ndarray, ends: Int[np.ndarray, " end"], axis: int) -> Int[np.ndarray, "..."]:
     """Sums along ``axis`` over the intervals that ``ends`` bound."""
-    sums = np.cumsum(masks, axis=axis, dtype=np.int32)
-    sums = np.insert(sums, 0, 0, axis=axis)
+    sums = np.insert(np.cumsum(masks, axis=axis, dtype=np.int32), 0, 0, axis=axis)
     return np.diff(np.take(sums, ends, axis=axis), axis=axis)
+
+
+def _best(
+    labels: Int[np.ndarray, "level rows columns"],
+    counts: Float[np.ndarray, "truth rows columns"],
+    sizes: Float[np.ndarray, "rows columns"],
+) -> Float[np.ndarray, " truth"]:
+    """The best IoU of each truth, from its pixels in every cell."""
+    best, flat, areas = np.zeros(len(counts)), counts.reshape(len(counts), -1), counts.sum((1, 2))
+    for level in labels.reshape(len(labels), -1):
+        segments = np.bincount(level, weights=sizes.ravel())  # pixels
+        shared = np.zeros((len(segments), len(counts)))
+        for i, count in enumerate(flat):
+            shared[:, i] = np.bincount(level, weights=count, minlength=len(segments))
+        best = np.maximum(best, _iou(shared, segments, areas).max(0, initial=0))
+    return best
 
 
 def _iou(
@@ -94,16 +137,6 @@ def _iou(
 ) -> Float[np.ndarray, "a b"]:
     union = areas_a[:, None] + areas_b - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
-
-
-def image_overlap(labels: Int[np.ndarray, "level rows columns"], truths: Truths) -> tuple[float, float, float]:
-    """ABO_i, ABO_c and OR of one image, in 0..1 (Odin, Eq. 10-11); nan for each where it has no object."""
-    if not len(truths.masks):
-        return (np.nan, np.nan, np.nan)
-    instances = best_overlap_of_labels(labels, truths.masks)
-    merged = np.stack([truths.masks[truths.labels == label].any(0) for label in np.unique(truths.labels)])
-    categories = best_overlap_of_labels(labels, merged)
-    return float(instances.mean()), float(categories.mean()), float((instances > RECOVERED).mean())
 
 
 def summarise(
