@@ -19,3 +19,7 @@ class WeightsError(FoundlingError):
 
 class ParameterError(FoundlingError):
     """A parameter is unknown, has the wrong type or lies outside its legal values."""
+
+
+class TrainingError(FoundlingError):
+    """A training run cannot go on: its loss is no number, for instance."""

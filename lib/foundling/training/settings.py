@@ -5,7 +5,7 @@ description ends with the paper's own value, where there is one.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,7 +14,13 @@ from foundling.parameters import check_model, suggest
 
 Option = bool | int | float | str | list[int]
 VIT: dict[str, Option] = {"img_size": 96, "patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3}
-MAY_CHANGE = ("root", "workers", "save_every")  # a resumed run may have others: no step depends on them
+MAY_CHANGE = (
+    "root",
+    "workers",
+    "save_every",
+    "export_at",
+    "export_dense",
+)  # a resumed run may have others: no step depends on them
 
 
 class Common(BaseModel):
@@ -66,6 +72,9 @@ class Common(BaseModel):
     log_every: int = Field(10, ge=1, description="steps that one row of the history averages")
     monitor_every: int = Field(100, ge=1, description="steps between two looks for collapse")
     probes: int = Field(64, ge=2, le=1024, description="images that the look for collapse takes, 2 to 1024")
+    export_at: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="steps after which the network is exported as well, as <run>_<step>.safetensors"
+    )
     export_dense: bool = Field(False, description="also write the feature pyramid and the heads; always with a pyramid")
 
     @model_validator(mode="after")
@@ -80,7 +89,7 @@ class Common(BaseModel):
             if not self.images:
                 raise ValueError("dataset 'scenes' has no end: images must be 1 or more")
         if self.images and self.batch > self.images:
-            raise ValueError(f"batch = {self.batch} is more than there are images ({self.images})")
+            raise ValueError(f"batch = {self.batch} is more than images = {self.images}: an epoch needs a step")
         return self
 
 

@@ -1,0 +1,177 @@
+"""What a run leaves: its state, to go on from, its history, and the networks it exports."""
+
+import csv
+import io
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from safetensors.torch import save
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from foundling import provenance
+from foundling.errors import ParameterError, WeightsError
+from foundling.files import write_bytes
+from foundling.training.monitor import AT_ONCE, evaluating, prepare
+from foundling.training.networks import make_network
+from foundling.training.settings import MAY_CHANGE, Common
+from foundling.training.views import MEAN, STD
+
+NETWORK = ("architecture", "options")  # settings that say what the tensors of a state belong to
+FIRST_COLUMNS = ("step", "loss")
+LAST_COLUMNS = (
+    "learning_rate", "images_per_second", "seconds", "feature_variance", "by_position", "by_image",
+)  # fmt: skip
+
+
+def beside(out: Path, ending: str) -> Path:
+    """A file of the run ``out``: ``beside("runs/a", ".state")`` is ``runs/a.state``."""
+    return out.with_name(out.name.removesuffix(".safetensors") + ending)
+
+
+# The state
+
+
+def save_state(file: Path, state: Mapping[str, Any], settings: Common, images: str) -> None:
+    """Write all that a run needs to go on; the previous state stays until this one is whole and on the disk.
+
+    Raises FoundlingError if the disk is full; the previous state is then still there.
+    """
+    content = io.BytesIO()
+    torch.save({**state, "settings": settings.model_dump(), "images": images}, content)
+    write_bytes(file, content.getbuffer())
+
+
+def load_state(file: Path, settings: Common, images: str) -> dict[str, Any] | None:
+    """What :func:`save_state` wrote, on the CPU; None if there is no such file.
+
+    Raises WeightsError if the file is damaged or of another network, ParameterError if it is of a run with other
+    settings or other images.
+    """
+    if not file.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        theirs, their_images = state.pop("settings"), state.pop("images")
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{file} is no state of a training run, or damaged ({type(error).__name__}): delete it to start anew"
+        ) from error
+    mine = settings.model_dump()
+    other = [name for name in {**theirs, **mine} if name not in MAY_CHANGE and theirs.get(name) != mine.get(name)]
+    told = ", ".join(f"{name} = {theirs.get(name)!r}, not {mine.get(name)!r}" for name in other)
+    if set(other) & set(NETWORK):
+        raise WeightsError(
+            f"{file} holds another network ({told}): use the settings it was made with, another --out, or delete it "
+            "to start anew"
+        )
+    if other or their_images != images:
+        told = told or f"{their_images}, not {images}"
+        raise ParameterError(
+            f"{file} belongs to a run with other settings ({told}): use the same, another --out, or delete it to "
+            "start anew"
+        )
+    return state
+
+
+def restore(file: Path, state: Mapping[str, Any], objective: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Load the tensors of a state; raises WeightsError if they do not fit the networks or the optimiser."""
+    try:
+        objective.load_state_dict(state["objective"])
+        optimiser.load_state_dict(state["optimiser"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"{file} does not fit these networks ({reason}): it is from another version; delete it to start anew"
+        ) from error
+
+
+def write_history(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the history of a run as CSV; what a row does not have stays empty."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    parts = [name for name in names if name not in FIRST_COLUMNS + LAST_COLUMNS]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*FIRST_COLUMNS, *parts, *LAST_COLUMNS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_bytes(file, text.getvalue().encode())
+
+
+# The networks
+
+
+def export(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors in half precision as safetensors, ``about`` as JSON in the header's entry ``foundling``.
+
+    The same tensors give the same bytes. Raises FoundlingError if the disk is full; an older file is then unchanged.
+    """
+    halves = {
+        name: (t.half() if t.is_floating_point() else t).cpu().contiguous().clone() for name, t in tensors.items()
+    }
+    write_bytes(file, save(halves, {"foundling": json.dumps(about, sort_keys=True)}))
+
+
+def exported(network: nn.Module, settings: Common, images: UInt8[Tensor, "image 3 side side"]) -> dict[str, Tensor]:
+    """The backbone's parameters as timm names them, a ViT's keys centred over ``images`` (on the network's device)."""
+    backbone = make_network(settings.architecture, settings.options, settings.seed).backbone.to(images.device)
+    backbone.load_state_dict(network.state_dict())
+    if isinstance(backbone, VisionTransformer):
+        centre_keys(backbone, images)
+    return dict(backbone.state_dict())
+
+
+@torch.no_grad()
+def centre_keys(vit: VisionTransformer, images: UInt8[Tensor, "image 3 side side"]) -> None:
+    """Set the key biases of a ViT so that the mean patch key over ``images`` is zero in every block.
+
+    The images are shown at the size the ViT was made for. What is added to all keys is ignored by the softmax over
+    keys: the network's output does not depend on a key bias, and training leaves it where it started. Methods that
+    look at the signs of products of keys do depend on it. Blocks that normalise their keys, or have no bias, are left
+    as they are.
+    """
+    attentions = [
+        block.attn
+        for block in vit.blocks
+        if isinstance(block.attn.k_norm, nn.Identity) and block.attn.qkv.bias is not None
+    ]
+    means = [torch.zeros_like(a.qkv.bias.chunk(3)[1], dtype=torch.float32) for a in attentions]
+
+    def add_keys(mean: Tensor, qkv: nn.Module, inputs: Any, output: Tensor) -> None:
+        keys = output[:, vit.num_prefix_tokens :].chunk(3, dim=-1)[1].float()
+        mean += keys.mean(1).sum(0) / len(images)
+
+    hooks = [a.qkv.register_forward_hook(partial(add_keys, mean)) for a, mean in zip(attentions, means, strict=True)]
+    sides: Any = vit.patch_embed.img_size
+    side = int(sides[0])
+    with evaluating(vit):
+        for part in images.split(AT_ONCE):
+            vit.forward_features(prepare(part, side))
+    for hook, attention, mean in zip(hooks, attentions, means, strict=True):
+        hook.remove()
+        attention.qkv.bias.chunk(3)[1].sub_(mean)
+
+
+def about_run(settings: Common, steps: int, images: str) -> dict[str, Any]:
+    """What an exported file says of itself: how to make it again."""
+    versions = provenance.versions()
+    return {
+        "architecture": settings.architecture,
+        "arguments": dict(settings.options),
+        "command": "foundling train FILE.yaml --out RUN, with these settings",
+        "data": images,
+        "images_seen": steps * settings.batch,
+        "mean": MEAN,
+        "method": settings.objective,
+        "precision": "half",
+        "seed": settings.seed,
+        "settings": settings.model_dump(exclude={"root"}),  # a path of this machine
+        "std": STD,
+        "steps": steps,
+        "versions": {name: versions[name] for name in ("foundling", "torch", "timm", "numpy")},
+    }
