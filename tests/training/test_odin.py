@@ -1,35 +1,30 @@
-"""Odin: masks by k-means, masks carried into views, the contrastive loss, the slow networks, resuming."""
+"""Odin: the contrastive loss, pooling, discovery, the slow networks, both schedules, several processes, bad inputs."""
 
-import json
-from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from foundling.discovery.kmeans import kmeans
 from foundling.errors import ParameterError
 from foundling.training import odin
-from foundling.training.odin import Settings
-from foundling.training.odin_files import centre_keys, load_state, save_state, training_scenes
-from foundling.training.odin_views import (
-    augment,
-    carry_masks,
-    crop,
-    flip,
-    make_views,
-    normalise,
-    relative,
-    sample_windows,
-    spanning_window,
-    turn_colours,
-)
+from foundling.training.batches import Batch
+from foundling.training.networks import mlp, target_rate
+from foundling.training.objectives import make_objective
+from foundling.training.odin import Odin, contrastive_loss, on_present, pool
+from foundling.training.settings import Odin as Settings
+from foundling.training.views import crop, normalise, relative, sample_windows, spanning_window, whole
 
-TINY = Settings(
-    steps=4, batch=4, masks=4, span_side=48, view_side=32, warmup=1, hidden=16, projection=8, scenes=6, scene_side=96
-)
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}
+TINY: dict[str, Any] = {
+    "options": VIT, "masks": 3, "span_side": 48, "view_side": 32, "hidden": 16, "projection": 8,
+    "images": 6, "batch": 4, "steps": 4, "warmup": 1, "precision": "fp32",
+}  # fmt: skip
+PYRAMID: dict[str, Any] = TINY | {"architecture": "resnet10t", "options": {}, "cluster_on": "projections"}
 
 
 @pytest.fixture
@@ -37,345 +32,437 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture
-def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = odin.ARCHITECTURE | {"embed_dim": 24, "depth": 1}
-    monkeypatch.setattr(odin, "ARCHITECTURE", small)
+class Images:
+    """A training set in memory: random blocks of 8 pixels, so that there is something to see."""
+
+    def __init__(self, count: int = 6, side: int = 48) -> None:
+        small = torch.randint(0, 256, (count, 3, side // 8, side // 8), generator=torch.Generator().manual_seed(9))
+        self.pixels = small.to(torch.uint8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, indices: Tensor) -> Batch:
+        return Batch(self.pixels[indices], indices)
 
 
-def pixels(count: int = 6, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
+def make(changes: dict[str, Any] | None = None, base: dict[str, Any] = TINY) -> Odin:
+    return Odin(Settings(**(base | (changes or {}))), 6)
 
 
 # The loss, Eq. 2-4
 
 
-def naive_loss(online, same, other, present_same, present_other, alpha):  # type: ignore[no-untyped-def]
+def naive_losses(
+    online: Tensor, same: Tensor, other: Tensor, present_same: Tensor, present_other: Tensor, alpha: float, first: int
+) -> list[float]:
     """Mask by mask, logit by logit."""
 
-    def score(a, b):  # type: ignore[no-untyped-def]
+    def score(a: Tensor, b: Tensor) -> float:
         return float(a @ b / (a.norm() * b.norm()) / alpha)
 
-    images, masks = present_same.shape
+    everything, masks = present_same.shape
     losses = []
-    for i in range(images):
+    for i in range(first, first + len(online)):
         for k in range(masks):
             if not (present_same[i, k] and present_other[i, k]):
                 continue
-            positive = score(online[i, k], other[i, k])
-            negatives = []
-            for j in range(images):
+            anchor = online[i - first, k]
+            logits = [score(anchor, other[i, k])]
+            for j in range(everything):
                 for m in range(masks):
                     if (i, k) == (j, m):
                         continue
                     if present_other[j, m]:
-                        negatives.append(score(online[i, k], other[j, m]))
+                        logits.append(score(anchor, other[j, m]))
                     if present_same[j, m]:
-                        negatives.append(score(online[i, k], same[j, m]))
-            everything = np.exp([positive, *negatives])
-            losses.append(-np.log(everything[0] / everything.sum()))
-    return np.mean(losses)
+                        logits.append(score(anchor, same[j, m]))
+            scores = np.exp(logits)
+            losses.append(-np.log(scores[0] / scores.sum()))
+    return losses
 
 
-def loss_inputs(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+def loss_inputs(generator: torch.Generator) -> tuple[Tensor, ...]:
     vectors = [torch.randn(3, 4, 5, generator=generator) for _ in range(3)]
     present = [torch.rand(3, 4, generator=generator) < 0.7 for _ in range(2)]
     return (*vectors, *present)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0])
-def test_loss_equals_mask_by_mask(generator: torch.Generator, alpha: float) -> None:
-    inputs = loss_inputs(generator)
-    assert 0 < (inputs[3] & inputs[4]).sum() < inputs[3].numel()
-    assert float(odin.contrastive_loss(*inputs, alpha)) == pytest.approx(naive_loss(*inputs, alpha), rel=1e-4)
+@pytest.mark.parametrize(("first", "count"), [(0, 3), (0, 1), (1, 2)])
+def test_loss_equals_mask_by_mask(generator: torch.Generator, alpha: float, first: int, count: int) -> None:
+    online, *rest = loss_inputs(generator)
+    assert 0 < (rest[2] & rest[3]).sum() < rest[2].numel()
+    online = online[first : first + count]
+    losses = contrastive_loss(online, *rest, alpha, first)
+    np.testing.assert_allclose(losses, naive_losses(online, *rest, alpha, first), rtol=1e-4)
 
 
 def test_loss_by_hand() -> None:
     """Two images, one mask each, orthogonal: positive 1, negatives 0 from either view; alpha 1: -log(e / (e + 2))."""
-    vectors = torch.eye(2)[:, None]
-    present = torch.ones(2, 1, dtype=torch.bool)
-    loss = odin.contrastive_loss(vectors, vectors, vectors, present, present, alpha=1.0)
-    assert float(loss) == pytest.approx(-np.log(np.e / (np.e + 2)), rel=1e-5)
+    vectors, present = torch.eye(2)[:, None], torch.ones(2, 1, dtype=torch.bool)
+    losses = contrastive_loss(vectors, vectors, vectors, present, present, alpha=1.0)
+    assert losses.tolist() == pytest.approx([-np.log(np.e / (np.e + 2))] * 2, rel=1e-5)
 
 
 def test_what_an_absent_mask_holds_does_not_matter(generator: torch.Generator) -> None:
     online, same, other, present_same, present_other = loss_inputs(generator)
-    before = odin.contrastive_loss(online, same, other, present_same, present_other)
+    before = contrastive_loss(online, same, other, present_same, present_other)
     online, same, other = online.clone(), same.clone(), other.clone()
     online[~present_same], same[~present_same], other[~present_other] = 7.0, -3.0, 11.0
-    assert torch.equal(odin.contrastive_loss(online, same, other, present_same, present_other), before)
+    assert torch.equal(contrastive_loss(online, same, other, present_same, present_other), before)
 
 
 def test_loss_does_not_depend_on_the_order_of_images_or_masks(generator: torch.Generator) -> None:
     inputs = loss_inputs(generator)
-    before = odin.contrastive_loss(*inputs)
     shuffled = [x[[2, 0, 1]][:, [3, 1, 0, 2]] for x in inputs]
-    torch.testing.assert_close(odin.contrastive_loss(*shuffled), before)
+    torch.testing.assert_close(contrastive_loss(*shuffled).sort().values, contrastive_loss(*inputs).sort().values)
 
 
-# Masks: k-means, pooling, carrying
+# Pooling and heads
 
 
-def test_kmeans_finds_separate_groups_in_every_image(generator: torch.Generator) -> None:
-    groups = torch.tensor([[0, 0, 1, 1, 2, 2, 0, 1], [2, 1, 0, 0, 0, 1, 2, 2]])
-    noise = 0.05 * torch.randn(2, 8, 6, generator=generator)
-    features = torch.nn.functional.one_hot(groups, 6).float() * 3 + noise
-    best = max(_agreement(odin.kmeans(features, 3, torch.Generator().manual_seed(s)), groups) for s in range(20))
-    assert best == 1.0
-
-
-def _agreement(labels: torch.Tensor, groups: torch.Tensor) -> float:
-    return float(((labels[:, :, None] == labels[:, None]) == (groups[:, :, None] == groups[:, None])).float().mean())
-
-
-def test_kmeans_ends_where_no_patch_is_nearer_to_another_mean(generator: torch.Generator) -> None:
-    features = torch.randn(3, 30, 4, generator=generator)
-    labels = odin.kmeans(features, 4, generator, iterations=100)
-    x = torch.nn.functional.normalize(features, dim=-1)
-    for image in range(3):
-        present = labels[image].unique()
-        means = torch.stack([x[image][labels[image] == k].mean(0) for k in present])
-        nearest = present[torch.cdist(x[image], means).argmin(1)]
-        assert torch.equal(nearest, labels[image])
-
-
-def test_kmeans_looks_at_directions_only(generator: torch.Generator) -> None:
-    features = torch.randn(2, 20, 4, generator=generator)
-    scaled = features * (0.5 + torch.rand(2, 20, 1, generator=generator))
-    runs = [odin.kmeans(x, 3, torch.Generator().manual_seed(1)) for x in (features, scaled)]
-    assert torch.equal(*runs)
-
-
-def test_pooling_is_the_mean_under_the_mask_and_marks_empty_ones() -> None:
-    features = torch.tensor([[[1.0, 0], [3, 2], [5, 4]]])
-    masks = torch.tensor([[[1.0, 1, 0], [0, 0, 0], [0, 0, 1]]])
-    pooled, present = odin.pool(features, masks)
-    assert pooled.tolist() == [[[2, 1], [0, 0], [5, 4]]]
-    assert present.tolist() == [[True, False, True]]
+def test_pooling_is_the_mean_under_the_mask(generator: torch.Generator) -> None:
+    features = torch.randn(2, 5, 3, 4, generator=generator)
+    labels = torch.randint(0, 3, (2, 3, 4), generator=generator)
+    labels[0][labels[0] == 1] = 0
+    pooled, present = pool(features, F.one_hot(labels, 3).permute(0, 3, 1, 2).flatten(2).float())
+    assert present.tolist() == [[True, False, True], [True, True, True]]
+    for image in range(2):
+        for k in range(3):
+            cells = [features[image, :, r, c] for r in range(3) for c in range(4) if labels[image, r, c] == k]
+            expected = torch.stack(cells).mean(0) if cells else torch.zeros(5)
+            torch.testing.assert_close(pooled[image, k], expected)
 
 
 def test_empty_masks_reach_no_batch_statistics(generator: torch.Generator) -> None:
     vectors, present = torch.randn(2, 3, 4, generator=generator), torch.tensor([[1, 0, 1], [1, 1, 0]]).bool()
-    head = odin._mlp(4, 8, 5).train()
-    out = odin.on_present(head, vectors, present)
+    head = mlp(4, 8, 5).train()
+    out = on_present(head, vectors, present)
     assert out.shape == (2, 3, 5)
     assert (out[~present] == 0).all()
     vectors[~present] = 1000.0
-    assert torch.equal(odin.on_present(head, vectors, present), out)
+    assert torch.equal(on_present(head, vectors, present), out)
     torch.testing.assert_close(out[present], head(vectors[present]))
 
 
-def windows(*corners: float) -> torch.Tensor:
-    return torch.tensor([corners], dtype=torch.float32)
+@pytest.mark.parametrize("count", [0, 1])
+def test_heads_take_fewer_vectors_than_batch_statistics_need(count: int) -> None:
+    present = torch.tensor([[False] * 3, [count == 1, False, False]])
+    out = on_present(mlp(4, 8, 5).train(), torch.ones(2, 3, 4), present)
+    assert out.shape == (2, 3, 5) and out.isfinite().all()
+    assert (out[~present] == 0).all() and out[present].shape == (count, 5)
 
 
-def test_masks_carried_by_hand() -> None:
-    """Labels 0 1 / 2 3 in quarters; the right half is 1 over 3, mirrored it stays so; the top half mirrored is 1 0."""
-    labels = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]])
-    masks = torch.nn.functional.one_hot(labels, 4).permute(2, 0, 1)[None].float()
-    no, yes = torch.tensor([False]), torch.tensor([True])
-    for flips in (no, yes):
-        assert carry_masks(masks, windows(0.5, 0, 1, 1), flips, 2).argmax(1).tolist() == [[1, 1, 3, 3]]
-    assert carry_masks(masks, windows(0, 0, 1, 0.5), no, 2).argmax(1).tolist() == [[0, 1, 0, 1]]
-    assert carry_masks(masks, windows(0, 0, 1, 0.5), yes, 2).argmax(1).tolist() == [[1, 0, 1, 0]]
+# Discovery
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_masks_follow_the_picture_through_crop_and_flip(seed: int) -> None:
-    """A picture painted with its own labels: after crop and flip its pixels say which mask each cell belongs to."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.nn.functional.one_hot(torch.randint(0, 3, (4, 6, 6), generator=generator), 3)
-    masks = labels.permute(0, 3, 1, 2).float()
-    painted = masks.repeat_interleave(16, -1).repeat_interleave(16, -2)  # 96 pixels, label = channel
-    first, second = (sample_windows(4, generator, 0.2) for _ in range(2))
-    frame = spanning_window(first, second)
-    span = crop(painted, frame, 48)
-    flips = torch.rand(4, generator=generator) < 0.5
-    carried = carry_masks(span, relative(first, frame), flips, 8).view(4, 3, 8, 8)
-    direct = flip(crop(painted, first, 8), flips)
-    assert (carried.sum(1) == 1).all()
-    sure = direct.max(1).values > 0.8  # cells that one label fills
-    assert sure.any()
-    assert torch.equal(carried.argmax(1)[sure], direct.argmax(1)[sure])
+def test_masks_of_a_vit_are_kmeans_of_its_features(generator: torch.Generator) -> None:
+    objective, images = make(), torch.randn(2, 3, 48, 48, generator=generator)
+    labels = objective.segment(images, 5)
+    assert labels.shape == (2, 6, 6) and set(labels.unique().tolist()) <= {0, 1, 2}
+    tokens = objective.network.backbone.forward_features(images)[:, 1:]
+    assert torch.equal(labels.flatten(1), kmeans(tokens.detach(), 3, torch.Generator().manual_seed(5), 10))
 
 
-# Views
-
-
-def test_windows_are_inside_and_of_legal_area_and_aspect(generator: torch.Generator) -> None:
-    window = sample_windows(2000, generator, 0.2)
-    assert window.min() >= 0 and window.max() <= 1 + 1e-6
-    width, height = (window[:, 2:] - window[:, :2]).unbind(1)
-    inner = (width < 0.999) & (height < 0.999)  # not clipped
-    area, aspect = (width * height)[inner], (width / height)[inner]
-    assert area.min() >= 0.2 - 1e-5 and area.max() > 0.8
-    assert 0.75 - 1e-4 <= aspect.min() < 0.8 and 1.25 < aspect.max() <= 4 / 3 + 1e-4
-
-
-def test_spanning_window_is_the_smallest_that_holds_both() -> None:
-    first, second = windows(0.1, 0.5, 0.4, 0.9), windows(0.3, 0.2, 0.8, 0.6)
-    frame = spanning_window(first, second)
-    torch.testing.assert_close(frame, windows(0.1, 0.2, 0.8, 0.9))
-    torch.testing.assert_close(relative(first, frame), windows(0, 3 / 7, 3 / 7, 1))
-
-
-def test_crop_cuts_what_the_window_says() -> None:
-    maps = torch.arange(64.0).view(1, 1, 8, 8)
-    torch.testing.assert_close(crop(maps, windows(0.25, 0.125, 0.75, 0.625), 4), maps[..., 1:5, 2:6])
-    torch.testing.assert_close(crop(maps, windows(0, 0, 1, 1), 4)[0, 0, 1, 1], maps[0, 0, 2:4, 2:4].mean())
-
-
-def test_views_have_their_sizes_and_the_span_keeps_its_colours(generator: torch.Generator) -> None:
-    plain = torch.full((3, 3, 96, 96), 128, dtype=torch.uint8)
-    views = make_views(plain, generator, 48, 32, 0.2)
-    assert views.span.shape == (3, 3, 48, 48)
-    assert [v.shape for v in views.images] == [(3, 3, 32, 32)] * 2
-    grey = (128 / 255 - torch.tensor(odin.MEAN)) / torch.tensor(odin.STD)
-    torch.testing.assert_close(views.span, grey.view(1, 3, 1, 1).expand_as(views.span))
-    assert any(not torch.allclose(v[0], v[1]) for v in views.images)  # each image has its own jitter
-
-
-def test_turned_colours_keep_grey_and_a_third_of_a_turn_permutes_roughly() -> None:
-    grey = torch.full((1, 3, 2, 2), 0.4)
-    turned = turn_colours(grey, torch.tensor([1.3]), torch.tensor([0.3]))
-    torch.testing.assert_close(turned, grey, atol=2e-3, rtol=0)
-    red = torch.tensor([0.6, 0.4, 0.4]).view(1, 3, 1, 1)
-    same = turn_colours(red, torch.ones(1), torch.zeros(1))
-    torch.testing.assert_close(same, red, atol=1e-5, rtol=0)
-    away = [turn_colours(red, torch.ones(1), torch.tensor([t])).flatten().argmax().item() for t in (1 / 3, 2 / 3)]
-    assert sorted(away) == [1, 2]  # green and blue
-
-
-def test_augmented_pictures_stay_in_range_and_blur_lowers_contrast(generator: torch.Generator) -> None:
-    noisy = torch.rand(16, 3, 64, 64, generator=generator)
-    out = augment(noisy, generator, blur=1.0, solarise=0.2)
-    assert out.min() >= 0 and out.max() <= 1
-    sharp = augment(noisy, torch.Generator().manual_seed(5), blur=0.0, solarise=0.0)
-    soft = augment(noisy, torch.Generator().manual_seed(5), blur=1.0, solarise=0.0)
-    assert (soft.std((1, 2, 3)) <= sharp.std((1, 2, 3)) + 1e-4).all()
-    assert soft.std() < 0.95 * sharp.std()
-
-
-# The slow networks, Eq. 5-7
-
-
-def test_slow_network_follows_by_hand() -> None:
-    slow, fast = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
-    torch.nn.init.constant_(slow.weight, 1.0)
-    torch.nn.init.constant_(fast.weight, 3.0)
-    fast.running_mean[:] = 10.0
-    odin.follow(slow, fast, 0.25)
-    assert slow.weight.tolist() == [1.5, 1.5]
-    assert slow.running_mean.tolist() == [2.5, 2.5]
-    assert fast.weight.tolist() == [3.0, 3.0]
-
-
-def test_rates_over_a_run() -> None:
-    settings = Settings(steps=100, warmup=10, target_decay=0.9, learning_rate=1.0)
-    assert odin.target_rate(0, settings) == pytest.approx(0.1)
-    assert odin.target_rate(50, settings) == pytest.approx(0.05)
-    assert odin.target_rate(100, settings) == pytest.approx(0.0)
-    rates = [odin.learning_rate(step, settings) for step in (0, 9, 10, 55, 100)]
-    assert rates == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0])
-
-
-@pytest.mark.usefixtures("tiny_network")
-def test_one_step_moves_each_network_as_the_equations_say() -> None:
-    networks = odin.make_networks(TINY).train()
-    optimiser = odin.make_optimiser(networks, TINY)
-    before = {name: value.clone() for name, value in networks.named_parameters()}
-    odin.train_step(networks, optimiser, pixels(), 1, TINY)
-    after = dict(networks.named_parameters())
-    checked = 0
-    for slow, rate in (("xi_f", odin.target_rate(1, TINY)), ("xi_g", odin.target_rate(1, TINY)), ("tau_f", 0.005)):
-        for name in [n for n in after if n.startswith(slow)]:
-            leader = after["theta_" + slow[-1] + name[len(slow) :]]
-            torch.testing.assert_close(after[name], (1 - rate) * before[name] + rate * leader, atol=1e-6, rtol=1e-5)
-            checked += 1
-    assert checked > 20
-    moved = [n for n in after if n.startswith("theta") and not torch.equal(after[n], before[n])]
-    assert {"theta_f.blocks.0.attn.qkv.weight", "theta_g.0.weight", "theta_q.3.weight"} <= set(moved)
-    assert all(p.grad is None for n, p in after.items() if not n.startswith("theta"))
-
-
-@pytest.mark.usefixtures("tiny_network")
-def test_training_lowers_the_loss() -> None:  # about 4 s
-    settings = replace(TINY, steps=40, warmup=4, learning_rate=3e-3, batch=6)
-    networks = odin.make_networks(settings).train()
-    optimiser = odin.make_optimiser(networks, settings)
-    losses = [odin.train_step(networks, optimiser, pixels(), step, settings) for step in range(40)]
-    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
-
-
-# Resuming and exporting
-
-
-@pytest.mark.usefixtures("tiny_network")
-def test_centred_keys_have_mean_zero_and_change_no_output() -> None:
-    network = odin.make_vit().eval()
-    torch.nn.init.normal_(network.blocks[0].attn.qkv.bias)
-    images, keys = pixels(), []
-    batch = normalise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-    with torch.no_grad():
-        before = network.forward_features(batch)
-        centre_keys(network, images, 96)
-        network.blocks[0].attn.qkv.register_forward_hook(lambda _, __, qkv: keys.append(qkv[:, 1:, 24:48]))
-        after = network.forward_features(batch)
-    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
-    assert keys[0].mean((0, 1)).abs().max() < 1e-5 < 0.01 < keys[0].std()
-
-
-@pytest.mark.usefixtures("tiny_network")
-def test_resumed_run_equals_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
-    assert odin.train(TINY, tmp_path / "whole.safetensors")
-    calls = 0
-    while not odin.train(TINY, tmp_path / "parts.safetensors", minutes=0.0):  # one step a call
-        calls += 1
-        assert calls < 10
-    assert calls == TINY.steps - 1
-    assert (tmp_path / "whole.safetensors").read_bytes() == (tmp_path / "parts.safetensors").read_bytes()
-    states = [torch.load(tmp_path / f"{n}.state", weights_only=True)["networks"] for n in ("whole", "parts")]
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
-
-
-@pytest.mark.usefixtures("tiny_network")
-def test_state_of_another_run_is_refused(tmp_path: Path) -> None:
-    networks = odin.make_networks(TINY)
-    optimiser = odin.make_optimiser(networks, TINY)
-    save_state(tmp_path / "a.state", networks, optimiser, 3, asdict(TINY))
-    assert load_state(tmp_path / "a.state", networks, optimiser, asdict(TINY)) == 3
-    with pytest.raises(ParameterError, match=r"a\.state belongs to a run with other settings \(masks=4\)"):
-        load_state(tmp_path / "a.state", networks, optimiser, asdict(replace(TINY, masks=5)))
-
-
-@pytest.mark.usefixtures("tiny_network")
-def test_command_line_writes_half_precision_with_its_provenance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_masks_of_a_pyramid_are_kmeans_of_its_projections(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
-    options = {name: value for name, value in asdict(TINY).items() if name != "steps"}
-    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    out = tmp_path / "weights" / "odin.safetensors"
-    assert odin.main(["--out", str(out), "--steps", "1", *arguments]) == 0
-    tensors = load_file(out)
-    assert {t.dtype for t in tensors.values()} == {torch.float16}
-    odin.make_vit().load_state_dict({n: t.float() for n, t in tensors.items()}, strict=True)
-    with safe_open(out, "pt") as file:
-        provenance = json.loads(file.metadata()["foundling"])
-    assert provenance["steps"] == 1 and provenance["images_seen"] == TINY.batch
-    assert provenance["settings"] == asdict(replace(TINY, steps=1))
-    assert "--masks 4" in provenance["command"] and str(tmp_path) not in json.dumps(provenance)
+    objective, images = make(base=PYRAMID), torch.randn(2, 3, 48, 48, generator=generator)
+    nn.init.normal_(objective.discovery_projector[0].weight)  # type: ignore[index, union-attr, arg-type]
+    monkeypatch.setattr(odin, "PROJECTED_AT_ONCE", 37)  # of 2 x 12 x 12 places
+    labels = objective.segment(images, 5)
+    with torch.no_grad():
+        h = objective.discovery(images).permute(0, 2, 3, 1).reshape(2 * 144, 256)
+        z = objective.discovery_projector(h).view(2, 144, 8)  # type: ignore[misc]
+    assert torch.equal(labels, kmeans(z, 3, torch.Generator().manual_seed(5), 10).view(2, 12, 12))
 
 
-def test_training_scenes_are_those_of_the_training_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from foundling.datasets.scenes import render_scene, split_seeds
+def test_discovery_network_is_always_in_evaluation_mode() -> None:
+    objective = make(base=PYRAMID).train()
+    assert objective.network.training and objective.projector.training and objective.target.training
+    assert not objective.discovery.training and not objective.discovery_projector.training  # type: ignore[union-attr]
 
-    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
-    images = training_scenes(5, 96, 0.4)
-    assert images.shape == (5, 96, 96, 3)
-    np.testing.assert_array_equal(images[2], render_scene(split_seeds("single_train", 3)[2], 96, "single")[0])
-    np.testing.assert_array_equal(images[4], render_scene(split_seeds("multi_train", 2)[1], 96, "multi")[0])
-    assert len(list((tmp_path / "scenes").iterdir())) == 1
-    np.testing.assert_array_equal(training_scenes(5, 96, 0.4), images)
+
+# A step
+
+
+def run_step(objective: Odin, step: int = 0, rate: float = 0.1) -> dict[str, Tensor]:
+    views = objective.make_views(Images().batch(torch.tensor([3, 0, 5, 1])), torch.Generator().manual_seed(step))
+    parts = objective(views)
+    learned = [p for p in objective.parameters() if p.requires_grad]
+    for parameter, gradient in zip(learned, torch.autograd.grad(parts["loss"], learned), strict=True):
+        parameter.data -= rate * gradient
+    objective.after_step(step)
+    return parts
+
+
+def naive_step_loss(objective: Odin, inputs: odin.Inputs) -> float:
+    """From the views to the loss, image by image and mask by mask; heads in one batch, for their statistics."""
+    views, k = inputs.views, objective.settings.masks
+    labels = objective.segment(views.span, inputs.seed)  # type: ignore[arg-type]
+    pooled: list[list[Tensor]] = [[], []]
+    where: list[list[tuple[int, int]]] = [[], []]
+    for v in (0, 1):
+        h = objective.network(views.images[v])
+        for i in range(len(labels)):
+            one_hot = F.one_hot(labels[i : i + 1].long(), k).permute(0, 3, 1, 2).float()
+            window, flips = views.windows[v][i : i + 1], views.flips[v][i : i + 1]
+            carried = odin.carry_masks(one_hot, window, flips, h.shape[-1])[0]
+            for m in range(k):
+                if carried[m].any():
+                    pooled[v].append(h[i][:, carried[m].bool()].mean(1))
+                    where[v].append((i, m))
+    z = [objective.projector(torch.stack(p)) for p in pooled]  # xi is theta before the first step
+    q = [objective.predictor(x) for x in z]
+    total, anchors = 0.0, 0
+    for v in (0, 1):
+        for a, place in enumerate(where[v]):
+            if place not in where[1 - v]:
+                continue
+            target = torch.cat([z[1 - v], z[v][:a], z[v][a + 1 :]])
+            logits = F.cosine_similarity(q[v][a][None], target) / objective.settings.alpha
+            total += (logits.logsumexp(0) - logits[where[1 - v].index(place)]).item()
+            anchors += v
+    return total / anchors
+
+
+@pytest.mark.parametrize("base", [TINY, PYRAMID])
+def test_loss_of_a_step_is_that_of_the_equations(base: dict[str, Any]) -> None:
+    objective = make(base=base)
+    inputs = objective.make_views(Images().batch(torch.tensor([3, 0, 5, 1])), torch.Generator().manual_seed(1))
+    expected = naive_step_loss(objective, inputs)
+    parts = objective(inputs)
+    assert float(parts["loss"]) == pytest.approx(expected, rel=1e-4)
+    assert 1 <= parts["masks"] <= 3 and parts["skipped"] == 0
+    assert 0 < parts["spread"] < 1.5
+
+
+def test_one_step_moves_each_network_as_the_equations_say() -> None:
+    objective = make({"discovery_rate": 0.25})
+    before = {n: p.clone() for n, p in objective.named_parameters()}
+    run_step(objective, step=1)
+    after = dict(objective.named_parameters())
+    rate = target_rate(1, 4, 0.99)
+    for slow, fast, share in (
+        ("target.", "network.", rate), ("target_projector.", "projector.", rate), ("discovery.", "network.", 0.25)
+    ):  # fmt: skip
+        names = [n for n in after if n.startswith(slow)]
+        assert len(names) >= 5
+        for name in names:
+            leader = after[fast + name.removeprefix(slow)]
+            torch.testing.assert_close(after[name], (1 - share) * before[name] + share * leader)
+    learned = {n for n, p in after.items() if p.requires_grad}
+    assert {n.partition(".")[0] for n in learned} == {"network", "projector", "predictor"}
+    assert [n for n in learned if torch.equal(after[n], before[n])] == []
+
+
+def test_running_statistics_of_the_discovery_network_begin_as_an_average() -> None:
+    objective, seen = make(PYRAMID | {"discovery_rate": 1e-3}), []
+    for step in range(3):
+        run_step(objective, step, rate=0.01)
+        seen.append(objective.network.backbone.bn1.running_mean.clone())
+    torch.testing.assert_close(objective.discovery.backbone.bn1.running_mean, torch.stack(seen).mean(0))
+
+
+def test_training_lowers_the_loss() -> None:
+    objective = make({"steps": 40})
+    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], 3e-3)
+    losses = []
+    for step in range(40):
+        views = objective.make_views(Images().batch(torch.arange(6)), torch.Generator().manual_seed(step))
+        parts = objective(views)
+        optimiser.zero_grad()
+        parts["loss"].backward()
+        optimiser.step()
+        objective.after_step(step)
+        losses.append(float(parts["loss"].detach()))
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+
+
+def test_a_step_is_a_function_of_its_images_and_its_generator() -> None:
+    first, second = make(), make()
+    losses = [float(run_step(o, step)["loss"]) for o in (first, second) for step in (0, 1)]
+    assert losses[:2] == losses[2:] and losses[0] != losses[1]
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_reduced_precision_leaves_masks_and_losses_in_full() -> None:
+    objective = make()
+    views = objective.make_views(Images().batch(torch.arange(4)), torch.Generator().manual_seed(1))
+    full = objective(views)
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = objective(views)
+    assert {p.dtype for p in parts.values()} == {torch.float32}
+    assert float(parts["loss"]) == pytest.approx(float(full["loss"]), rel=0.1)
+
+
+def test_views_that_share_no_mask_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Top half and bottom half, with a mask in each: no mask is in both."""
+    objective = make({"masks": 2})
+    views = objective.make_views(Images().batch(torch.arange(4)), torch.Generator().manual_seed(1))
+    halves = [torch.tensor([box]).expand(4, -1) for box in ([0.0, 0, 1, 0.5], [0, 0.5, 1, 1])]
+    rows = torch.tensor([0, 0, 0, 1, 1, 1])[None, :, None].expand(4, 6, 6)
+    monkeypatch.setattr(Odin, "segment", lambda self, images, seed: rows)
+    parts = objective(views._replace(views=views.views._replace(windows=tuple(halves))))
+    assert parts["skipped"] == 1 and parts["loss"] == 0 and parts["masks"] == 0
+    parts["loss"].backward()
+    assert all(not p.grad.any() for p in objective.parameters() if p.grad is not None)
+
+
+# The periodic schedule
+
+PERIODIC = {"discovery": "periodic", "discovery_every": 2}
+
+
+def test_periodic_masks_are_those_of_whole_images_cached() -> None:
+    images, objective = Images(), make(PERIODIC)
+    objective.begin_epoch(0, images)
+    assert objective.labels is not None and objective.labels.shape == (6, 6, 6)
+    for start, stop in ((0, 4), (4, 6)):  # batches of 4
+        seen = normalise(crop(images.pixels[start:stop] / 255, whole(stop - start), 48))
+        seed = int(np.random.SeedSequence([0, 0, start]).generate_state(1)[0])
+        assert torch.equal(objective.labels[start:stop].long(), objective.segment(seen, seed))
+    inputs = objective.make_views(images.batch(torch.tensor([5, 2])), torch.Generator().manual_seed(1))
+    assert inputs.views.span is None
+    assert inputs.labels is not None and torch.equal(inputs.labels, objective.labels[[5, 2]])
+
+
+def test_cached_masks_lie_where_the_spanning_views_would(generator: torch.Generator) -> None:
+    """Carried from the whole image by absolute windows, or from a spanning view of it by relative ones: the same."""
+    objective = make(PERIODIC)
+    objective.begin_epoch(0, Images())
+    inputs = objective.make_views(Images().batch(torch.arange(6)), generator)
+    windows = inputs.views.windows
+    masks = F.one_hot(inputs.labels.long(), 3).permute(0, 3, 1, 2).float()  # type: ignore[union-attr]
+    frame = spanning_window(*windows)
+    fine = odin.carry_masks(masks, frame, torch.zeros(6, dtype=torch.bool), 480)
+    for window, flips in zip(windows, inputs.views.flips, strict=True):
+        direct = odin.carry_masks(masks, window, flips, 4)
+        through = odin.carry_masks(fine, relative(window, frame), flips, 4)
+        assert (direct != through).any(1).float().mean() < 0.03  # cells that two masks halve
+
+
+def test_periodic_discovery_copies_every_few_epochs_and_stands_still_between() -> None:
+    images, objective = Images(), make(PERIODIC)
+
+    def same() -> bool:
+        pairs = zip(objective.discovery.parameters(), objective.network.parameters(), strict=True)
+        return all(torch.equal(a, b) for a, b in pairs)
+
+    copied = []
+    for epoch in range(5):
+        objective.begin_epoch(epoch, images)
+        copied.append(same())
+        run_step(objective, epoch)
+        assert not same()
+    assert copied == [True, False, True, False, True]
+
+
+def test_resumed_periodic_run_makes_the_masks_it_had() -> None:
+    images, objective = Images(), make(PERIODIC)
+    for epoch in range(4):
+        objective.begin_epoch(epoch, images)
+        run_step(objective, epoch)
+    again = make(PERIODIC)
+    again.load_state_dict(objective.state_dict())
+    again.begin_epoch(3, images)
+    assert again.labels is not None and objective.labels is not None
+    assert torch.equal(again.labels, objective.labels)
+    fresh = make(PERIODIC)
+    fresh.begin_epoch(0, images)
+    assert not torch.equal(fresh.labels, objective.labels)  # type: ignore[arg-type]
+
+
+def test_continuous_discovery_caches_nothing() -> None:
+    objective = make()
+    objective.begin_epoch(0, Images())
+    assert objective.labels is None
+
+
+# Several processes
+
+
+def _share_of_two(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+    objective, inputs = _plain_heads(), _half(number)
+    parallel = nn.parallel.DistributedDataParallel(objective)
+    parallel(inputs)["loss"].backward()
+    masks = make(PERIODIC | {"batch": 2})
+    masks.begin_epoch(0, Images())
+    grads = {n: p.grad for n, p in objective.named_parameters() if p.requires_grad}
+    torch.save(
+        {"grads": grads, "loss": objective(inputs)["loss"].detach(), "labels": masks.labels}, f"{folder}/{number}"
+    )
+    torch.distributed.destroy_process_group()
+
+
+def _plain_heads() -> Odin:
+    """Without batch statistics, which differ between one process and two."""
+    objective = make()
+    for head in (objective.projector, objective.predictor, objective.target_projector):
+        head[1] = nn.Identity()
+    return objective
+
+
+def _half(number: int) -> odin.Inputs:
+    """One or the other two of four images, with masks of their own."""
+    g = torch.Generator().manual_seed(4)
+    images = [torch.randn(4, 3, 32, 32, generator=g) for _ in range(2)]
+    windows = [sample_windows(4, g, 0.3) for _ in range(2)]
+    labels = torch.randint(0, 3, (4, 6, 6), generator=g)
+    part = slice(2 * number, 2 * number + 2) if number < 2 else slice(None)
+    flips = torch.tensor([True, False, False, True])[part]
+    views = odin.Views((images[0][part], images[1][part]), (windows[0][part], windows[1][part]), (flips, flips), None)
+    return odin.Inputs(views, labels[part], 0)
+
+
+@pytest.mark.slow  # 20 s: two processes start
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(_share_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
+    objective = _plain_heads()
+    loss = objective(_half(2))["loss"]
+    loss.backward()
+    parts = [torch.load(tmp_path / str(number)) for number in (0, 1)]
+    assert float(sum(p["loss"] for p in parts) / 2) == pytest.approx(float(loss), rel=1e-5)
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            for part in parts:
+                torch.testing.assert_close(part["grads"][name], parameter.grad, atol=1e-6, rtol=1e-3)
+    alone = make(PERIODIC | {"batch": 2})
+    alone.begin_epoch(0, Images())
+    assert all(torch.equal(part["labels"], alone.labels) for part in parts)
+
+
+# Bad inputs
+
+
+def test_sides_and_masks_that_do_not_fit_are_named() -> None:
+    with pytest.raises(
+        ParameterError, match="masks = 37 is more than the 36 patches of a spanning view of span_side = 48"
+    ):
+        make({"masks": 37})
+    with pytest.raises(
+        ParameterError, match=r"view_side = 36 must be a multiple of 8, the pixels .* of vit_tiny.*: use 32"
+    ):
+        make({"view_side": 36})
+    with pytest.raises(ParameterError, match=r"span_side = 50 must be a multiple of 4, .* of resnet10t: use 48"):
+        make({"span_side": 50}, PYRAMID)
+
+
+def test_images_smaller_than_a_view_are_enlarged_with_a_warning() -> None:
+    odin.warn_if_enlarged.cache_clear()
+    with pytest.warns(UserWarning, match="images 24 pixels wide are enlarged to views of 32"):
+        inputs = make().make_views(Images(4, 24).batch(torch.arange(4)), torch.Generator())
+    assert inputs.views.images[0].shape == (4, 3, 32, 32)
+
+
+def test_periodic_masks_are_asked_for_after_they_are_made() -> None:
+    with pytest.raises(RuntimeError, match="begin_epoch"):
+        make(PERIODIC).make_views(Images().batch(torch.arange(4)), torch.Generator())
+
+
+def test_objective_is_found_by_its_name() -> None:
+    objective = make_objective(Settings(**TINY), 6)
+    assert type(objective) is Odin and objective.images_count == 6

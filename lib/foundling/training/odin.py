@@ -1,280 +1,273 @@
-"""Odin: object discovery and representation networks, at the size that a laptop trains.
+"""Odin: object discovery and representation networks.
 
 An image is cut into masks by k-means on the features of a *discovery network* tau; an *online network* theta learns
 to tell every mask from all other masks, of this image and of the others, across two augmented views, against an
-exponentially averaged *target network* xi; tau slowly follows theta, so that better features make better masks.
-Names and equation numbers are the paper's. What is smaller than in the paper: the network (ViT, width 192, depth 4,
-patch 8), the resolution, the number of masks, the heads' width, the batch, and the length of training.
+exponentially averaged *target network* xi; tau follows theta, so that better features make better masks. Names and
+equation numbers are the paper's.
 
-    python -m foundling.training.odin --out scenes_odin.safetensors
+Where the paper is silent: k-means looks at unit vectors, from random places as centres; the discovery network is in
+evaluation mode, with running statistics that follow theta's; a mask of a view is made of whole cells of its features.
 """
 
-import argparse
-import math
-import time
-from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
-from timm.models.vision_transformer import VisionTransformer
-from torch import Generator, Tensor, nn
+from jaxtyping import Bool, Float, Integer
+from torch import Generator, Tensor, distributed, nn
 from tqdm import tqdm
 
-from foundling.datasets.scenes import VERSION
 from foundling.discovery.kmeans import kmeans
-from foundling.training.odin_files import centre_keys, export, load_state, save_state, training_scenes
-from foundling.training.odin_views import MEAN, STD, Views, carry_masks, make_views
+from foundling.errors import ParameterError
+from foundling.training.batches import Batch
+from foundling.training.networks import DenseNetwork, follow, make_network, mlp, slow_copy, target_rate
+from foundling.training.objective import Objective
+from foundling.training.settings import Odin as Settings
+from foundling.training.views import Views, carry_masks, crop, make_views, normalise, warn_if_enlarged, whole
 
-ARCHITECTURE = {"img_size": 96, "patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3, "num_classes": 0}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One training run; the defaults are those of the embedded checkpoint. Sides are in pixels, rates are per step."""
-
-    steps: int = 2600
-    batch: int = 24
-    masks: int = 6  # K; the paper has 16 on photographs
-    span_side: int = 96
-    view_side: int = 64
-    min_area: float = 0.3  # of a window; the paper has 0.08
-    strength: float = 0.3  # of the colour changes between views; the paper has 1: too hard a task for so short a run
-    alpha: float = 0.1  # temperature of Eq. 2
-    target_decay: float = 0.99  # 1 - lambda_xi at the start; rises to 1 on a cosine (BYOL's base for short runs)
-    discovery_rate: float = 0.005  # lambda_tau; the paper has 0.001 over far more steps
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: int = 150
-    hidden: int = 1024
-    projection: int = 128
-    scenes: int = 12000
-    scene_side: int = 128
-    multi_share: float = 0.2
-    seed: int = 0
+PROJECTED_AT_ONCE = 8192  # places whose projections are computed together: the hidden layer has 4096 channels
 
 
-def make_networks(settings: Settings) -> nn.ModuleDict:
-    """theta = (f, g, q), xi = (f, g) and tau = (f), all from the settings' seed; xi and tau start as theta."""
-    width, hidden, out = ARCHITECTURE["embed_dim"], settings.hidden, settings.projection
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        f, g, q = make_vit(), _mlp(width, hidden, out), _mlp(out, hidden, out)
-    networks = nn.ModuleDict({"theta_f": f, "theta_g": g, "theta_q": q})
-    networks.update({"xi_f": deepcopy(f), "xi_g": deepcopy(g), "tau_f": deepcopy(f)})
-    for name in ("xi_f", "xi_g", "tau_f"):
-        networks[name].requires_grad_(False)
-    return networks
+class Inputs(NamedTuple):
+    """What one step looks at. ``labels`` are cached masks of the whole images, if the views have no spanning view."""
+
+    views: Views
+    labels: Integer[Tensor, "image rows columns"] | None
+    seed: int
 
 
-def make_vit() -> VisionTransformer:
-    """The backbone f, freshly initialised."""
-    return VisionTransformer(**ARCHITECTURE, dynamic_img_size=True)  # type: ignore[arg-type]
+class Odin(Objective):
+    """theta = (network, projector, predictor), xi = (target, its projector), tau = (discovery, its projector)."""
+
+    def __init__(self, settings: Settings, images_count: int) -> None:
+        """Raises ParameterError if the sides are no multiples of the network's cells, or K is more than there are."""
+        super().__init__()
+        self.settings, self.images_count = settings, images_count
+        self.network = make_network(settings.architecture, settings.options, settings.seed)
+        check_settings(settings, self.network)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed + 2**31)
+            self.projector = mlp(self.network.channels, settings.hidden, settings.projection)
+            self.predictor = mlp(settings.projection, settings.hidden, settings.projection)
+        self.target, self.target_projector = slow_copy(self.network), slow_copy(self.projector)
+        self.discovery = slow_copy(self.network)
+        self.discovery_projector = slow_copy(self.projector) if settings.cluster_on == "projections" else None
+        self.discovered_in: Tensor
+        self.register_buffer("discovered_in", torch.zeros((), dtype=torch.long))  # epoch of tau's last copy
+        self.labels: Tensor | None = None  # cached masks: on the CPU, and made anew when a run resumes
+        self.train()
+
+    def train(self, mode: bool = True) -> "Odin":
+        """Training or evaluation mode; the discovery network is always in the latter."""
+        super().train(mode)
+        self.discovery.eval()
+        if self.discovery_projector is not None:
+            self.discovery_projector.eval()
+        return self
+
+    def make_views(self, batch: Batch, generator: Generator) -> Inputs:
+        """Two views and, where masks are not cached, the spanning view; images smaller than a view are enlarged."""
+        s = self.settings
+        warn_if_enlarged(min(batch.images.shape[-2:]), s.view_side)
+        span_side = s.span_side if s.discovery == "continuous" else None
+        views = make_views(batch.images, generator, s.view_side, span_side, s.min_area, s.strength)
+        labels = None
+        if s.discovery == "periodic":
+            if self.labels is None:
+                raise RuntimeError("begin_epoch makes the masks that make_views reads")
+            labels = self.labels[batch.indices.cpu()].to(batch.images.device)
+        return Inputs(views, labels, int(torch.randint(2**31, (), generator=generator)))
+
+    def forward(self, views: Inputs) -> dict[str, Tensor]:
+        """Eq. 1-4. ``masks`` is the mean number of masks that an image shows in both views; ``spread`` the deviation of
+        the targets' directions, 1 if they point everywhere and 0 if they are all the same."""
+        seen = views.views
+        labels = views.labels if seen.span is None else self.segment(seen.span, views.seed)
+        assert labels is not None
+        masks = F.one_hot(labels.long(), self.settings.masks).permute(0, 3, 1, 2).float()
+        online, targets, presents = [], [], []
+        for image, window, flips in zip(seen.images, seen.windows, seen.flips, strict=True):
+            features = self.network(image)
+            carried = carry_masks(masks, window, flips, features.shape[-1]).flatten(2)
+            pooled, present = pool(features, carried)
+            online.append(on_present(nn.Sequential(self.projector, self.predictor), pooled, present))
+            with torch.no_grad():
+                targets.append(on_present(self.target_projector, pool(self.target(image), carried)[0], present))
+            presents.append(present)
+        return self._compare(online, [gather(t) for t in targets], [gather(p) for p in presents])
+
+    def _compare(self, online: list[Tensor], targets: list[Tensor], presents: list[Tensor]) -> dict[str, Tensor]:
+        first, processes = len(online[0]) * rank(), world_size()
+        total = torch.cat(
+            [
+                contrastive_loss(
+                    online[i], targets[i], targets[1 - i], presents[i], presents[1 - i], self.settings.alpha, first
+                )
+                for i in (0, 1)
+            ]
+        ).sum()
+        both = (presents[0] & presents[1]).sum()
+        directions = F.normalize(targets[0][presents[0]], dim=-1)
+        return {
+            # Every process divides by its share of all anchors: the mean over processes is that over all anchors.
+            "loss": total * processes / both.clamp(min=1),
+            "masks": both / presents[0].shape[0],
+            "spread": directions.std(0, correction=0).mean() * directions.shape[-1] ** 0.5,
+            "skipped": (both == 0).float(),
+        }
+
+    @torch.no_grad()
+    def segment(self, images: Float[Tensor, "image 3 h w"], seed: int) -> Integer[Tensor, "image rows columns"]:
+        """The masks of normalised images as labels, on the discovery network's grid: k-means of h0 or z0 (§3.1)."""
+        features = self.discovery(images)
+        vectors = features.flatten(2).transpose(1, 2)
+        if self.discovery_projector is not None:
+            places = vectors.flatten(0, 1).split(PROJECTED_AT_ONCE)
+            vectors = torch.cat([self.discovery_projector(p) for p in places]).unflatten(0, vectors.shape[:2])
+        with torch.autocast(images.device.type, enabled=False):
+            generator = Generator().manual_seed(seed)
+            labels = kmeans(vectors.float(), self.settings.masks, generator, self.settings.iterations)
+        return labels.unflatten(1, features.shape[-2:])
+
+    def after_step(self, step: int) -> None:
+        """Eq. 6, and Eq. 7 if tau follows all the time.
+
+        The running statistics of tau begin as a plain average over steps, as they start from nothing measured.
+        """
+        s = self.settings
+        rate = target_rate(step, s.steps, s.target_decay)
+        follow(self.target, self.network, rate)
+        follow(self.target_projector, self.projector, rate)
+        if s.discovery == "continuous":
+            self._follow_discovery(s.discovery_rate, max(s.discovery_rate, 1 / (step + 1)))
+
+    def begin_epoch(self, epoch: int, images: Any) -> None:
+        """With the periodic schedule: tau <- theta every ``discovery_every`` epochs, and all masks anew (§3.1).
+
+        The masks are those of the whole images, resized to ``span_side``; after a resume they are made from the tau
+        that the run had.
+        """
+        s = self.settings
+        if s.discovery == "continuous":
+            return
+        if epoch >= int(self.discovered_in) + s.discovery_every:
+            self._follow_discovery(1.0, 1.0)
+            self.discovered_in.fill_(epoch)
+            self.labels = None
+        if self.labels is None:
+            self.labels = self._segment_all(images)
+
+    def _follow_discovery(self, rate: float, statistics_rate: float) -> None:
+        follow(self.discovery, self.network, rate, statistics_rate)
+        if self.discovery_projector is not None:
+            follow(self.discovery_projector, self.projector, rate, statistics_rate)
+
+    def _segment_all(self, images: Any) -> Integer[Tensor, "image rows columns"]:
+        """Labels of all images, the work shared among the processes; the same whatever their number."""
+        s, device = self.settings, next(self.parameters()).device
+        side, dtype = s.span_side // self.network.stride, torch.uint8 if s.masks <= 256 else torch.int32
+        labels = torch.zeros(self.images_count, side, side, dtype=dtype)
+        starts = range(0, self.images_count, s.batch)
+        for start in tqdm(starts[rank() :: world_size()], "masks", disable=rank() > 0 or None, leave=False):
+            chosen = torch.arange(start, min(start + s.batch, self.images_count))
+            pixels = images.batch(chosen).images.to(device).float() / 255
+            seen = normalise(crop(pixels, whole(len(chosen)), s.span_side))
+            seed = int(np.random.SeedSequence([s.seed, int(self.discovered_in), start]).generate_state(1)[0])
+            with torch.autocast(device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+                labels[chosen] = self.segment(seen, seed).to("cpu", dtype)
+        if world_size() > 1:
+            for part in labels.split(s.batch):  # in place; what another process has labelled is 0 here
+                summed = part.to(device)
+                distributed.all_reduce(summed)
+                part.copy_(summed)
+        return labels
 
 
-def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs, bias=False)
-    )
-
-
-def patch_features(f: nn.Module, images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch channel"]:
-    """h = f(v): the patch tokens after the last block's norm."""
-    with torch.autocast("cpu", torch.bfloat16):
-        tokens: Tensor = f.forward_features(images)  # type: ignore[operator]
-    return tokens[:, 1:].float()
+def check_settings(settings: Settings, network: DenseNetwork) -> None:
+    """Raises ParameterError if sides and masks do not fit the network's grid."""
+    for name in ("span_side", "view_side"):
+        if (side := getattr(settings, name)) % network.stride:
+            raise ParameterError(
+                f"{name} = {side} must be a multiple of {network.stride}, the pixels of one feature of "
+                f"{settings.architecture}: use {max(side // network.stride, 1) * network.stride}"
+            )
+    places = (settings.span_side // network.stride) ** 2
+    if settings.masks > places:
+        raise ParameterError(
+            f"masks = {settings.masks} is more than the {places} patches of a spanning view of span_side = "
+            f"{settings.span_side}: use fewer masks or a larger span_side"
+        )
 
 
 def pool(
-    features: Float[Tensor, "image patch channel"], masks: Float[Tensor, "image mask patch"]
+    features: Float[Tensor, "image channel rows columns"], masks: Float[Tensor, "image mask patch"]
 ) -> tuple[Float[Tensor, "image mask channel"], Bool[Tensor, "image mask"]]:
     """Eq. 1: the mean feature under every mask, and which masks have any patch (the others give zeros, to discard)."""
-    area = masks.sum(-1)
-    return masks @ features / area.clamp(min=1)[..., None], area > 0
+    with torch.autocast(features.device.type, enabled=False):
+        area = masks.sum(-1)
+        return masks @ features.flatten(2).transpose(1, 2).float() / area.clamp(min=1)[..., None], area > 0
 
 
 def on_present(
     network: nn.Module, vectors: Float[Tensor, "image mask i"], present: Bool[Tensor, "image mask"]
 ) -> Float[Tensor, "image mask o"]:
-    """Apply an MLP to the vectors that are present, so that empty masks touch no batch statistics; zeros elsewhere."""
-    rows = network(vectors[present])
-    return rows.new_zeros(*present.shape, rows.shape[-1]).index_put((present,), rows)
+    """Apply an MLP to the vectors that are present, so that empty masks touch no batch statistics; zeros elsewhere.
+
+    Batch statistics need two vectors: where there are fewer, vectors of zeros are put beside them.
+    """
+    index = present.flatten().nonzero().flatten()
+    chosen = vectors.flatten(0, 1)[index]
+    rows = network(chosen if len(chosen) > 1 else F.pad(chosen, (0, 0, 0, 2)))[: len(chosen)].float()
+    return rows.new_zeros(present.numel(), rows.shape[-1]).index_copy(0, index, rows).unflatten(0, present.shape)
 
 
 def contrastive_loss(
     online: Float[Tensor, "image mask channel"],
-    target_same: Float[Tensor, "image mask channel"],
-    target_other: Float[Tensor, "image mask channel"],
-    present_same: Bool[Tensor, "image mask"],
-    present_other: Bool[Tensor, "image mask"],
+    target_same: Float[Tensor, "every mask channel"],
+    target_other: Float[Tensor, "every mask channel"],
+    present_same: Bool[Tensor, "every mask"],
+    present_other: Bool[Tensor, "every mask"],
     alpha: float = 0.1,
-) -> Float[Tensor, ""]:
-    """Eq. 2-4 in one direction: predictions of one view against the targets of the other view.
+    first: int = 0,
+) -> Float[Tensor, " anchor"]:
+    """Eq. 2-3 in one direction: predictions of one view against the targets of the other view.
 
     ``online`` are q(z_theta) of a view, ``target_same`` the z_xi of that view, ``target_other`` those of the other
-    view. The positive is the same mask of the same image in the other view; negatives are all other masks of both
-    views, but not the same mask in the own view. A mask that is absent from a view is no anchor, positive or
-    negative there. Returns the mean over anchors (the paper's 1/K, with K the masks that have a positive).
+    view, of the images of all processes; ``online`` begins with image number ``first`` of them. The positive is the
+    same mask of the same image in the other view; negatives are all other masks of both views, but not the same mask
+    in the own view. A mask that is absent from a view is no anchor, positive or negative there. Returns the loss of
+    every mask that both views have.
     """
-    anchor = (present_same & present_other).flatten()
+    here = torch.arange(online.shape[0] * online.shape[1], device=online.device)
+    there = here + first * online.shape[1]
+    anchors = (present_same & present_other).flatten()[there].nonzero().flatten()
     q, same, other = (F.normalize(t.flatten(0, 1), dim=-1) for t in (online, target_same, target_other))
-    across = (q @ other.T / alpha).masked_fill(~present_other.flatten(), -torch.inf)
-    within = (q @ same.T / alpha).masked_fill(~present_same.flatten(), -torch.inf)
-    within = within.masked_fill(torch.eye(len(q), dtype=torch.bool), -torch.inf)
-    logits = torch.cat([across, within], 1)[anchor]
-    return F.cross_entropy(logits, torch.arange(len(q))[anchor])
+    with torch.autocast(online.device.type, enabled=False):
+        across = (q[anchors] @ other.T / alpha).masked_fill(~present_other.flatten(), -torch.inf)
+        within = (q[anchors] @ same.T / alpha).masked_fill(~present_same.flatten(), -torch.inf)
+    within = within.scatter(1, there[anchors, None], -torch.inf)
+    return F.cross_entropy(torch.cat([across, within], 1), there[anchors], reduction="none")
 
 
-def odin_loss(networks: nn.ModuleDict, views: Views, settings: Settings, generator: Generator) -> Tensor:
-    """The loss of one batch: discover masks with tau, carry them into both views, contrast the pooled features."""
-    with torch.no_grad():
-        labels = kmeans(patch_features(networks["tau_f"], views.span), settings.masks, generator)
-    patch = ARCHITECTURE["patch_size"]
-    side = settings.span_side // patch
-    spanning = F.one_hot(labels, settings.masks).transpose(1, 2).float().unflatten(-1, (side, side))
-    online, targets, presents = [], [], []
-    for image, window, flips in zip(views.images, views.windows, views.flips, strict=True):
-        masks = carry_masks(spanning, window, flips, settings.view_side // patch)
-        pooled, present = pool(patch_features(networks["theta_f"], image), masks)
-        online.append(on_present(networks["theta_q"], on_present(networks["theta_g"], pooled, present), present))
-        with torch.no_grad():
-            targets.append(
-                on_present(networks["xi_g"], pool(patch_features(networks["xi_f"], image), masks)[0], present)
-            )
-        presents.append(present)
-    losses = [
-        contrastive_loss(online[i], targets[i], targets[1 - i], presents[i], presents[1 - i], settings.alpha)
-        for i in (0, 1)
-    ]
-    return losses[0] + losses[1]
+# Processes
+
+
+def rank() -> int:
+    """The number of this process among those that train together, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 @torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
-    """Eq. 6-7: slow <- (1 - rate) slow + rate fast, for parameters and running statistics."""
-    leaders = fast.state_dict()
-    for name, value in slow.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(leaders[name], rate)
-        else:
-            value.copy_(leaders[name])
-
-
-def target_rate(step: int, settings: Settings) -> float:
-    """lambda_xi at a step: from 1 - target_decay down to 0 on BYOL's cosine."""
-    return (1 - settings.target_decay) * (1 + math.cos(math.pi * step / settings.steps)) / 2
-
-
-def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    if step < settings.warmup:
-        return settings.learning_rate * (step + 1) / settings.warmup
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
-
-
-def make_optimiser(networks: nn.ModuleDict, settings: Settings) -> torch.optim.AdamW:
-    """AdamW with the paper's betas for ViT; biases, norms and embeddings are not decayed."""
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in networks.named_parameters():
-        if parameter.requires_grad:
-            kept = parameter.ndim < 2 or name.endswith(("pos_embed", "cls_token"))
-            (others if kept else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
-
-
-def train_step(
-    networks: nn.ModuleDict,
-    optimiser: torch.optim.Optimizer,
-    images: UInt8[np.ndarray, "scene h w 3"],
-    step: int,
-    settings: Settings,
-) -> float:
-    """Step number ``step``: a function of the networks, the settings and the number alone. Returns the loss."""
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-    chosen = torch.randperm(len(images), generator=generator)[: settings.batch].sort().values
-    batch = torch.from_numpy(images[chosen.numpy()]).permute(0, 3, 1, 2)
-    views = make_views(batch, generator, settings.span_side, settings.view_side, settings.min_area, settings.strength)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, settings)
-    loss = odin_loss(networks, views, settings, generator)
-    optimiser.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_([p for p in networks.parameters() if p.requires_grad], 1.0)
-    optimiser.step()  # Eq. 5
-    follow(networks["xi_f"], networks["theta_f"], target_rate(step, settings))
-    follow(networks["xi_g"], networks["theta_g"], target_rate(step, settings))
-    follow(networks["tau_f"], networks["theta_f"], settings.discovery_rate)
-    return loss.item()
-
-
-def train(settings: Settings, out: Path, minutes: float = math.inf, save_every: int = 100) -> bool:
-    """Train, or go on training, and export theta's f to ``out``; the state for resuming lies beside it.
-
-    ``minutes`` bounds this call, not the schedule: call again to go on. Returns whether all steps are done; a run that
-    was interrupted and resumed gives the same parameters as an undisturbed one.
-    """
-    start, state = time.monotonic(), out.with_suffix(".state")
-    images = training_scenes(settings.scenes, settings.scene_side, settings.multi_share)
-    networks = make_networks(settings).train()
-    optimiser = make_optimiser(networks, settings)
-    done = load_state(state, networks, optimiser, asdict(settings))
-    progress = tqdm(range(done, settings.steps), "odin", initial=done, total=settings.steps, mininterval=10)
-    for step in progress:
-        loss = train_step(networks, optimiser, images, step, settings)
-        progress.set_postfix(loss=f"{loss:.3f}")
-        done = step + 1
-        if done % save_every == 0:
-            save_state(state, networks, optimiser, done, asdict(settings))
-        if time.monotonic() - start > 60 * minutes:
-            break
-    save_state(state, networks, optimiser, done, asdict(settings))
-    backbone = make_vit().eval()
-    backbone.load_state_dict(networks["theta_f"].state_dict())
-    centre_keys(backbone, images[:: max(1, len(images) // 1000)], ARCHITECTURE["img_size"])
-    export(out, backbone, provenance(settings, done))
-    return done == settings.steps
-
-
-def provenance(settings: Settings, steps: int) -> dict[str, object]:
-    """What the exported file says of itself."""
-    changed = [f for f in fields(Settings) if f.name == "seed" or getattr(settings, f.name) != f.default]
-    options = " ".join(f"--{f.name.replace('_', '-')} {getattr(settings, f.name)}" for f in changed)
-    return {
-        "architecture": "timm.models.vision_transformer.VisionTransformer",
-        "arguments": ARCHITECTURE,
-        "command": f"python -m foundling.training.odin --out FILE {options}",
-        "data": f"scenes version {VERSION}, splits single_train and multi_train",
-        "key_bias": "set after training so that the mean key over training scenes is zero; changes no output",
-        "images_seen": steps * settings.batch,
-        "mean": MEAN,
-        "method": "Odin, scaled down",
-        "seed": settings.seed,
-        "settings": asdict(settings),
-        "std": STD,
-        "steps": steps,
-    }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; every setting is an option."""
-    parser = argparse.ArgumentParser(prog="python -m foundling.training.odin", description="Train Odin on scenes.")
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; run again to go on")
-    for f in fields(Settings):
-        kind = type(f.default)
-        parser.add_argument(f"--{f.name.replace('_', '-')}", type=kind, default=f.default, help=f"default {f.default}")
-    options = vars(parser.parse_args(arguments))
-    out, minutes = options.pop("out"), options.pop("minutes")
-    done = train(Settings(**options), out, minutes)
-    print(f"{out}: {'all steps done' if done else 'not all steps done; run again to go on'}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def gather(values: Tensor) -> Tensor:
+    """The same tensor of all processes, one after the other along the first axis; without gradient."""
+    if world_size() == 1:
+        return values.detach()
+    parts = [torch.empty_like(values) for _ in range(world_size())]
+    distributed.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
