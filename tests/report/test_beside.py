@@ -2,7 +2,7 @@
 
 import pytest
 
-from foundling.report.beside import published_corloc
+from foundling.report.beside import published_corloc, published_overlap
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,34 @@ from foundling.report.beside import published_corloc
 )
 def test_the_printed_number_of_the_same_setting(dataset, split, backbone, settings, printed):
     assert published_corloc(dataset, split, backbone, settings) == printed
+
+
+@pytest.mark.parametrize(
+    ("backbone", "grid", "settings", "printed"),
+    [
+        ("dino_resnet50", (32, 32), {}, (38.3, 46.5, 30.8)),  # Table 4
+        ("dino_vitb8", (56, 56), {}, (42.7, 51.7, 39.7)),
+        ("supervised_resnet50", (32, 32), {"method": "Random init"}, (28.1, 33.6, 17.0)),
+        ("supervised_resnet50", (256, 256), {"method": "Odin†"}, (43.0, 53.0, 42.3)),
+        ("supervised_resnet50", (32, 32), {"filtered": True}, (39.5, 42.4, 25.6)),  # Table A.1
+        ("dino_vitb8", (56, 56), {"filtered": True, "method": "Odin"}, (49.7, 54.7, 48.2)),
+    ],
+)
+def test_the_printed_overlap_of_the_same_setting(backbone, grid, settings, printed):
+    assert published_overlap("coco", "val2017", backbone, grid, **settings) == dict(
+        zip(("abo_i", "abo_c", "or"), printed, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "backbone", "grid", "settings"),
+    [
+        ("coco", "val2017", "dino_resnet50", (64, 64), {}),  # stride 16
+        ("coco", "val2017", "dino_vits16", (28, 28), {}),
+        ("coco", "train2017", "dino_vitb8", (56, 56), {}),
+        ("scenes", "multi_val", "scenes_odin", (28, 28), {}),
+        ("coco", "val2017", "dino_resnet50", (32, 32), {"method": "DetConB", "filtered": True}),  # not in Table A.1
+    ],
+)
+def test_no_printed_overlap_for_other_settings(dataset, split, backbone, grid, settings):
+    assert published_overlap(dataset, split, backbone, grid, **settings) is None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foundling.discovery.colour import patch_moments
 from foundling.discovery.kmeans import generators, kmeans_levels
-from foundling.types import PatchFeatures
+from foundling.types import PatchFeatures, WeightsError
 
 CONTROLS = {
     "grid": "k rectangles",
@@ -24,7 +24,7 @@ CONTROLS = {
 def control_levels(
     label: str, features: PatchFeatures, ks: Sequence[int], iterations: int, seed: int
 ) -> Int[np.ndarray, "image level rows columns"]:
-    """The segments of one of :data:`CONTROLS` in the pictures of ``features``, of which the facet ``images`` is read."""
+    """The segments of one of :data:`CONTROLS` in the pictures (the facet ``images``) of ``features``."""
     if label == "grid":
         return np.broadcast_to(grid_levels(features.grid, ks), (len(features), len(ks), *features.grid))
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in features.facet("images")]))
@@ -45,7 +45,15 @@ def feature_levels(
     iterations: int,
     seed: int,
 ) -> Int[np.ndarray, "image level rows columns"]:
-    """The clusters of ``x``, one vector a patch of ``features``, for each of ``ks``."""
+    """The clusters of ``x``, one vector a patch of ``features``, for each of ``ks``.
+
+    Raises :class:`WeightsError` where a vector is not finite.
+    """
+    if not torch.isfinite(x).all():
+        raise WeightsError(
+            f"{features.names[0]} or an image of its batch has features that are not finite: the weights are damaged, "
+            "or their precision does not suffice (use fp32)"
+        )
     levels = kmeans_levels(x, ks, generators(features.names, seed), iterations)
     return levels.cpu().numpy().reshape(*levels.shape[:2], *features.grid)
 

@@ -1,25 +1,19 @@
 """Images in, overlap of k-means segments with annotated masks out (Odin, Sec. 3.2 and A.4), with controls beside it."""
 
-import copy
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
-from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
 
-from foundling.backbones import Backbone, extract
+from foundling.backbones import Backbone
 from foundling.datasets.images import read_image
 from foundling.discovery.facets import patch_facet
 from foundling.discovery.kmeans import EVALUATION_ITERATIONS, KS
 from foundling.discovery.overlap_controls import CONTROLS, control_levels, feature_levels
+from foundling.discovery.overlap_sources import Describe, described
 from foundling.discovery.progress import progress as show_progress
 from foundling.evaluation.overlap import (
     Overlap,
@@ -30,13 +24,10 @@ from foundling.evaluation.overlap import (
     truth_cells,
     without_small,
 )
-from foundling.types import Failure, ImageError, ParameterError, PatchFeatures, Sample, Target
+from foundling.types import Failure, ImageError, ParameterError, Sample, Target
 
-SIDES = {"vit": 448, "cnn": 1024}  # pixels of the published evaluation (A.4)
 NETWORK = "network"  # the label of what was asked about, beside the controls
 WORKERS, AHEAD = 2, 16  # threads that decode, and images decoded before they are asked for
-
-Describe = Callable[[Iterable[Image.Image]], Iterator[PatchFeatures]]  # with the facets "tokens" and "images"
 
 
 @dataclass(frozen=True)
@@ -74,15 +65,16 @@ def measure_overlap(
 
     The central square of each image is resized to ``side`` pixels (default: 448 for a ViT, 1024 for a CNN, as
     published) and so are its masks (nearest neighbour). ``source`` is a backbone, of which ``facet`` is clustered (of
-    a CNN, its last stage as it leaves the last ReLU), or a function such as :func:`dense_network` gives, which then
-    needs a ``side``. ``controls`` are among :data:`CONTROLS`, on the same patch grid. Crowds do not count, images
-    without another object neither. ``batch_size`` and ``precision`` as for :func:`foundling.backbones.extract`.
+    a CNN, its last stage as it leaves the last ReLU), or what :func:`foundling.discovery.overlap_sources.dense_network`
+    makes of any network, which needs a ``side``. ``controls`` are among :data:`CONTROLS`, on the same patch grid.
+    Crowds do not count, images without another object neither. ``batch_size`` and ``precision`` as for
+    :func:`foundling.backbones.extract`.
 
     Images that cannot be used are listed in the result, never fatal. Raises :class:`ParameterError`, before any image
     is read, for settings that are not legal and for samples without any mask; and later for a ``k`` above the number
     of patches.
     """
-    side, describe = _described(source, side, facet, batch_size, precision)
+    side, describe = described(source, side, facet, batch_size, precision)
     _check(samples, controls)
     wanted = [i for i, sample in enumerate(samples) if sample.target is not None and (~sample.target.crowd).any()]
     failures: list[Failure] = []
@@ -96,120 +88,14 @@ def measure_overlap(
             levels |= {label: control_levels(label, features, ks, iterations, seed) for label in controls}
             for j, position in enumerate(positions):
                 truths = square_truths(_target(samples[position]), side)
-                for i, kept in enumerate((truths, without_small(truths))):
-                    cells = truth_cells(kept, features.grid)
-                    for label, found in levels.items():
-                        rows[label][i, position] = image_overlap(found[j], cells)
+                cells = [truth_cells(kept, features.grid) for kept in (truths, without_small(truths))]
+                for label, found in levels.items():
+                    rows[label][:, position] = [image_overlap(found[j], kept) for kept in cells]
             advance(len(positions))
     overlaps, filtered = ({label: summarise(values[i]) for label, values in rows.items()} for i in (0, 1))
     measured = int(overlaps[NETWORK].counted.sum())
     names = tuple(sample.name for sample in samples)
     return MeasuredOverlap(names, overlaps, filtered, len(samples) - measured - len(failures), failures)
-
-
-def dense_network(network: nn.Module, mean: Sequence[float], std: Sequence[float], batch_size: int = 16) -> Describe:
-    """A source for :func:`measure_overlap`: any network from normalised images to a map of features.
-
-    ``network`` takes ``[image, 3, height, width]``, on its own device and in evaluation mode while it is used, and gives
-    ``[image, channel, rows, columns]``; ``mean`` and ``std`` are of RGB in 0..1.
-    """
-
-    def describe(images: Iterable[Image.Image]) -> Iterator[PatchFeatures]:
-        device = next(network.parameters()).device
-        centre, spread = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
-        stream, start = iter(images), 0
-        while batch := tuple(islice(stream, batch_size)):
-            pixels = torch.from_numpy(np.stack([np.asarray(image) for image in batch])).to(device)
-            maps = _evaluated(network, (pixels.permute(0, 3, 1, 2) / 255 - centre) / spread)
-            yield _as_features(maps, batch, start)
-            start += len(batch)
-
-    return describe
-
-
-def _evaluated(network: nn.Module, pixels: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image channel rows columns"]:
-    """The network's output in evaluation mode; the mode that it was in comes back."""
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            maps: Tensor = network(pixels)
-    finally:
-        network.train(training)
-    return maps.float()
-
-
-def _as_features(
-    maps: Float[Tensor, "image channel rows columns"], images: tuple[Image.Image, ...], start: int
-) -> PatchFeatures:
-    (width, height), (rows, columns) = images[0].size, maps.shape[-2:]
-    if height % rows or width % columns or height // rows != width // columns:
-        raise ParameterError(
-            f"pictures of {width}×{height} pixels give {columns}×{rows} features, which are no square cells of whole "
-            f"pixels: choose a side that is a multiple of the network's stride"
-        )
-    sizes, indices = torch.tensor([[height, width]] * len(images)), tuple(range(start, start + len(images)))
-    return PatchFeatures(
-        grid=(rows, columns),
-        patch_size=height // rows,
-        image_sizes=sizes,
-        original_sizes=sizes,
-        names=tuple(map(str, indices)),
-        indices=indices,
-        tokens=maps.flatten(2).transpose(1, 2),
-        images=images,
-    )
-
-
-def at_stride_32(backbone: Backbone) -> Backbone:
-    """A ResNet of the registry (output stride 16) at the stride of its training and of Odin's Table 4: 32 pixels.
-
-    Weights are shared. Raises :class:`ParameterError` for another network.
-    """
-    stage = getattr(backbone.network, "layer4", None)
-    if stage is None:
-        raise ParameterError(f"{backbone.name} has no layer4: only a ResNet can be taken at stride 32")
-    network = copy.copy(backbone.network)
-    network._modules = {**backbone.network._modules, "layer4": copy.deepcopy(stage)}
-    for module in network.layer4.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            module.dilation = module.padding = (1, 1)
-    network.layer4[0].conv2.stride = network.layer4[0].downsample[0].stride = (2, 2)
-    return replace(backbone, network=network, patch_size=32)
-
-
-def _described(
-    source: Backbone | Describe, side: int | None, facet: str, batch_size: int, precision: str
-) -> tuple[int, Describe]:
-    """The side of the squares, and the function that describes them; settings are checked."""
-    if not isinstance(source, Backbone):
-        if side is None or side < 1:
-            raise ParameterError(f"side is {side}: say how many pixels wide the squares are that the network is given")
-        return side, source
-    side = SIDES[source.family] if side is None else side
-    step = source.patch_size
-    if side < step or side % step:
-        raise ParameterError(
-            f"side is {side} pixels, but the patches of {source.name} have {step}: choose a multiple of {step}, such as "
-            f"{max(1, round(side / step)) * step}"
-        )
-    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "max_patches": (side // step) ** 2}
-    extract(source, (), (facet, "images"), **options)  # checks them: it reads nothing before it is iterated over
-    return side, partial(_of_backbone, source, facet, options)
-
-
-def _of_backbone(
-    backbone: Backbone, facet: str, options: dict[str, Any], images: Iterable[Image.Image]
-) -> Iterator[PatchFeatures]:
-    for features in extract(backbone, images, (facet, "images"), **options):
-        if backbone.family != "cnn":
-            yield features
-            continue
-        # extract() takes one mean off each image's whole map, for the signs of LOST's products; the smallest entry
-        # was a zero of the last ReLU
-        standard = patch_facet(features, facet)
-        changed: dict[str, Any] = {facet: standard - standard.amin((1, 2), keepdim=True)}
-        yield replace(features, **changed)
 
 
 def _check(samples: Sequence[Sample], controls: Sequence[str]) -> None:
@@ -273,4 +159,5 @@ def read_square(sample: Sample, side: int) -> Image.Image:
                 f"{mask['size'][1]}×{mask['size'][0]}; annotate this image, or restore the one that was annotated"
             )
     top, left, length = central_square(image.height, image.width)
-    return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + length, top + length))
+    square = image.crop((left, top, left + length, top + length))  # resize(box=…) would look beyond its edges
+    return square.resize((side, side), Image.Resampling.BICUBIC)

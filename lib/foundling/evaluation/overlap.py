@@ -50,7 +50,8 @@ def best_overlap(
     proposals: Bool[np.ndarray, "proposal height width"], truths: Bool[np.ndarray, "truth height width"]
 ) -> Float[np.ndarray, " truth"]:
     """The best IoU of each of ``truths`` with any proposal (Odin, Eq. 8-9); 0 where there is no proposal."""
-    a, b = (masks.reshape(len(masks), -1).astype(np.float32) for masks in (proposals, truths))
+    pixels = truths.shape[1] * truths.shape[2]  # float32 counts them exactly up to 4096×4096
+    a, b = (masks.reshape(len(masks), pixels).astype(np.float32) for masks in (proposals, truths))
     return _iou((a @ b.T).astype(np.float64), a.sum(1, dtype=np.float64), b.sum(1, dtype=np.float64)).max(0, initial=0)
 
 
@@ -122,7 +123,7 @@ def _best(
     sizes: Float[np.ndarray, "rows columns"],
 ) -> Float[np.ndarray, " truth"]:
     """The best IoU of each truth, from its pixels in every cell."""
-    best, flat, areas = np.zeros(len(counts)), counts.reshape(len(counts), -1), counts.sum((1, 2))
+    best, flat, areas = np.zeros(len(counts)), counts.reshape(len(counts), sizes.size), counts.sum((1, 2))
     for level in labels.reshape(len(labels), -1):
         segments = np.bincount(level, weights=sizes.ravel())  # pixels
         shared = np.zeros((len(segments), len(counts)))

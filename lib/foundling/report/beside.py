@@ -1,4 +1,4 @@
-"""Which printed CorLoc belongs beside ours: the paper's number for the same images, network, method and settings."""
+"""Which printed number belongs beside ours: the paper's for the same images, network, method and settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,16 @@ NETWORKS = {  # our name -> the papers' columns backbone and pretraining
 }
 HEADS = {"bcc": "head selection per image: BCC", "haiou": "head selection per image: HAIoU"}
 LETTERS = {"queries": "q", "keys": "k", "values": "v"}
-
+OVERLAP_NETWORKS = {  # our name -> Odin's columns backbone and method
+    "dino_resnet50": ("ResNet-50", "DINO"),
+    "supervised_resnet50": ("ResNet-50", "Supervised"),
+    "dino_vitb8": ("ViT-B/8", "DINO"),
+}
+OVERLAP_SETTINGS = {  # network and grid of features -> Odin's column setting
+    ("ResNet-50", (32, 32)): "stride-32 features",
+    ("ResNet-50", (256, 256)): "ResNet-50 with FPN",
+    ("ViT-B/8", (56, 56)): "56x56 feature grid",
+}
 
 Network = tuple[str, str] | None
 
@@ -45,6 +54,31 @@ def published_corloc(dataset: str, split: str, backbone: str, settings: Mapping[
     selector = SELECTORS[name](network, eval_set, {**METHODS[name].defaults, **given}) if name in SELECTORS else None
     rows = published(**{"eval_set": eval_set, "metric": "CorLoc", **selector}) if selector else []
     return rows[0]["value"] if rows else None
+
+
+def published_overlap(
+    dataset: str, split: str, backbone: str, grid: tuple[int, int], *, method: str | None = None, filtered: bool = False
+) -> dict[str, float] | None:
+    """The ``abo_i``, ``abo_c`` and ``or`` (percent) that Odin prints for this network, or ``None`` where it does not.
+
+    Rows of Table 4, or of Table A.1 with ``filtered`` (small masks left out). The images are those of COCO; the paper
+    does not say which: given for ``coco``, ``val2017``. ``grid`` are the rows and columns of features, which tell its
+    settings apart: 32×32 of a ResNet-50 (1024 pixels, stride 32), 256×256 of one with a feature pyramid, 56×56 of a
+    ViT-B/8 (448 pixels). ``method`` is the table's name of other weights in the same network: "Random init",
+    "DetConB", "Odin", "Odin†"; by default those of ``backbone``.
+    """
+    network, own = OVERLAP_NETWORKS.get(backbone, (None, None))
+    setting = OVERLAP_SETTINGS.get((network, grid)) if network is not None else None
+    if (dataset, split) != ("coco", "val2017") or setting is None:
+        return None
+    rows = published(
+        paper="odin",
+        table="Table A.1" if filtered else "Table 4",
+        method=method or own,
+        backbone=network,
+        setting=f"ground-truth masks filtered; {setting}" if filtered else setting,
+    )
+    return {row["metric"].lower(): row["value"] for row in rows} or None
 
 
 def _lost(network: Network, eval_set: str, settings: dict[str, Any]) -> dict[str, str] | None:
