@@ -119,7 +119,7 @@ def load_study(name: str | Path) -> Study:
     """
     path = _study_path(name)
     where = str(path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path)
-    file: StudyFile = check_model(StudyFile, _read_yaml(path, where), where)
+    file: StudyFile = check_model(StudyFile, read_mapping(path, where, "study", StudyFile), where)
     given = {notebook: _given(file, notebook, where) for notebook in file.notebooks}
     _check_published(file.published, where)
     resources = file.resources.model_dump(exclude={"threads"}, exclude_none=True)
@@ -189,13 +189,21 @@ def _study_path(name: str | Path) -> Path:
     return path.resolve()
 
 
-def _read_yaml(path: Path, where: str) -> dict[str, Any]:
+def read_mapping(path: Path, where: str, kind: str, model: type[BaseModel]) -> dict[str, Any]:
+    """The keys and values of a YAML file of the ``kind`` that ``model`` describes, not yet held against it.
+
+    Raises :class:`ParameterError`, naming the file as ``where``, if it is absent, no YAML, no mapping, or has a key
+    twice.
+    """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ParameterError(f"{where} cannot be read ({error.strerror}): check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{where} is not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ParameterError(f"{where} is not a study file: it needs keys such as {', '.join(StudyFile.model_fields)}")
+        keys = ", ".join(list(model.model_fields)[:8])
+        raise ParameterError(f"{where} is not a {kind} file: it needs keys such as {keys}")
     return content
 
 

@@ -135,11 +135,8 @@ def centre_keys(vit: VisionTransformer, images: UInt8[Tensor, "image 3 side side
     look at the signs of products of keys do depend on it. Blocks that normalise their keys, or have no bias, are left
     as they are.
     """
-    attentions = [
-        block.attn
-        for block in vit.blocks
-        if isinstance(block.attn.k_norm, nn.Identity) and block.attn.qkv.bias is not None
-    ]
+    blocks: Any = vit.blocks
+    attentions = [b.attn for b in blocks if isinstance(b.attn.k_norm, nn.Identity) and b.attn.qkv.bias is not None]
     means = [torch.zeros_like(a.qkv.bias.chunk(3)[1], dtype=torch.float32) for a in attentions]
 
     def add_keys(mean: Tensor, qkv: nn.Module, inputs: Any, output: Tensor) -> None:

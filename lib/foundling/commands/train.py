@@ -1,0 +1,75 @@
+"""train a network without labels
+
+Reads settings from a YAML file (objective, network, images, steps, …; what is left out has its default) and writes:
+
+  RUN.safetensors         the backbone in half precision, under timm's names
+  RUN_dense.safetensors   feature pyramid and projector as well, where the network has a pyramid
+  RUN.state               what an interrupted run goes on from: give the same command again
+  RUN.history.csv         losses, images a second, and what the features vary with (a collapsed run shows here)
+
+Several GPUs, or machines: accelerate launch -m foundling.training FILE --out RUN
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foundling.errors import ParameterError
+
+if TYPE_CHECKING:
+    from foundling.training.settings import Common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="YAML file of settings")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="path of the results, without an ending")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="in place of the file's, as in steps=100",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="M", help="stop after so long; the same command goes on"
+    )
+    parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.minutes > 0:
+        raise ParameterError(f"--minutes {args.minutes}: give more than 0")
+    settings = read_settings(args.file, args.set)
+    import torch
+
+    from foundling.training.loop import train
+
+    outcome = train(settings, args.out, args.minutes, cpu=args.cpu)
+    if int(os.environ.get("RANK", 0)) == 0:
+        left = f"{settings.steps - outcome.steps} of {settings.steps} steps left, run again to go on"
+        print(f"{outcome.file}: {'all steps done' if outcome.finished else left}")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+def read_settings(file: Path, given: Sequence[str] = ()) -> "Common":
+    """The settings in a YAML file, and in place of the file's those ``given`` as KEY=VALUE; values are read as YAML.
+
+    Raises ParameterError naming the file, and every key that is unknown or whose value is not legal.
+    """
+    import yaml
+
+    from foundling.studies import read_mapping
+    from foundling.training.settings import Common, settings_from
+
+    values: dict[str, Any] = read_mapping(file, str(file), "training", Common)
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise ParameterError(f"--set {text}: write KEY=VALUE")
+        values[key] = yaml.safe_load(value)
+    return settings_from(values, str(file))
