@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
-from torch import Generator, Tensor, distributed, nn
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from foundling.discovery.kmeans import kmeans
@@ -23,6 +23,7 @@ from foundling.errors import ParameterError
 from foundling.training.batches import Batch
 from foundling.training.networks import DenseNetwork, follow, make_network, mlp, slow_copy, target_rate
 from foundling.training.objective import Objective
+from foundling.training.processes import add_up, gather, rank, world_size
 from foundling.training.settings import Odin as Settings
 from foundling.training.views import Views, carry_masks, crop, make_views, normalise, warn_if_enlarged, whole
 
@@ -178,9 +179,7 @@ class Odin(Objective):
                 labels[chosen] = self.segment(seen, seed).to("cpu", dtype)
         if world_size() > 1:
             for part in labels.split(s.batch):  # in place; what another process has labelled is 0 here
-                summed = part.to(device)
-                distributed.all_reduce(summed)
-                part.copy_(summed)
+                part.copy_(add_up(part.to(device)))
         return labels
 
 
@@ -248,26 +247,3 @@ def contrastive_loss(
         within = (q[anchors] @ same.T / alpha).masked_fill(~present_same.flatten(), -torch.inf)
     within = within.scatter(1, there[anchors, None], -torch.inf)
     return F.cross_entropy(torch.cat([across, within], 1), there[anchors], reduction="none")
-
-
-# Processes
-
-
-def rank() -> int:
-    """The number of this process among those that train together, from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def world_size() -> int:
-    """How many processes train together."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-@torch.no_grad()
-def gather(values: Tensor) -> Tensor:
-    """The same tensor of all processes, one after the other along the first axis; without gradient."""
-    if world_size() == 1:
-        return values.detach()
-    parts = [torch.empty_like(values) for _ in range(world_size())]
-    distributed.all_gather(parts, values.contiguous())
-    return torch.cat(parts)

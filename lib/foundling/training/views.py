@@ -165,8 +165,18 @@ def _resample(
     horizontal = weights((x0[:, None] + step * across) * columns, across * columns / side, columns)
     if flips is not None:
         horizontal = torch.where(flips.to(maps.device)[:, None, None], horizontal.flip(1), horizontal)
+    return _multiply(vertical, maps, horizontal)
+
+
+def _multiply(
+    vertical: Float[Tensor, "image row r"],
+    maps: Float[Tensor, "image channel r c"],
+    horizontal: Float[Tensor, "image column c"],
+) -> Float[Tensor, "image channel row column"]:
+    """Resample the rows and the columns of every image with its two matrices, in full precision."""
     with torch.autocast(maps.device.type, enabled=False):
-        return vertical[:, None] @ (maps @ horizontal.transpose(1, 2)[:, None])
+        across = maps.flatten(1, 2) @ horizontal.transpose(1, 2)
+        return vertical[:, None] @ across.unflatten(1, maps.shape[1:3])
 
 
 def _bicubic(centre: Tensor, scale: Tensor, length: int) -> Tensor:
@@ -255,13 +265,17 @@ def turn_hue(
     images: Float[Tensor, "image 3 h w"], amount: Float[Tensor, "image 1 1 1"]
 ) -> Float[Tensor, "image 3 h w"]:
     """Turn the hue (of hue, saturation, value) by ``amount`` turns."""
-    (value, strongest), least = images.max(1, keepdim=True), images.amin(1, keepdim=True)
+    red, green, blue = images.unbind(1)
+    value, least = images.amax(1), images.amin(1)
     chroma = value - least
-    # The next two channels after the strongest say how far the hue lies from it, in sixths of a turn.
-    after = [images.gather(1, (strongest + i) % 3) for i in (1, 2)]
-    sixths = 2 * strongest + (after[0] - after[1]) / torch.where(chroma > 0, chroma, 1.0) + 6 * amount
-    place = (sixths + torch.tensor([5, 3, 1], device=images.device).view(3, 1, 1)) % 6
-    return value - chroma * torch.minimum(place, 4 - place).clamp(0, 1)
+    # How far the hue lies from the strongest channel's, in sixths of a turn.
+    sixths = torch.where(
+        value == red, green - blue, torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma)
+    )
+    sixths = sixths / torch.where(chroma > 0, chroma, 1.0) + 6 * amount[:, 0]
+    place = sixths[:, None] + torch.tensor([5, 3, 1], device=images.device).view(3, 1, 1)
+    place -= 6 * (place / 6).floor()
+    return value[:, None] - chroma[:, None] * torch.minimum(place, 4 - place).clamp(0, 1)
 
 
 def grey(images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image 3 h w"]:
@@ -278,8 +292,10 @@ def blur_images(
     images: Float[Tensor, "image 3 h w"], sigma: Float[Tensor, "image 1 1 1"]
 ) -> Float[Tensor, "image 3 h w"]:
     """Gaussian blur, ``sigma`` in pixels; the kernel has 23 pixels at a side of 224 and is cut at the border."""
-    rows, columns = (_gaussian(sigma[:, 0], n) for n in images.shape[-2:])
-    return rows[:, None] @ images @ columns.transpose(1, 2)[:, None]
+    height, width = images.shape[-2:]
+    rows = _gaussian(sigma[:, 0], height)
+    columns = rows if height == width else _gaussian(sigma[:, 0], width)
+    return _multiply(rows, images, columns)
 
 
 def _gaussian(sigma: Float[Tensor, "image 1 1"], length: int) -> Float[Tensor, "image length length"]:
