@@ -1,4 +1,4 @@
-"""Backgrounds of ``scenes``: two or three regions of different material, and the light that falls on them.
+"""Backgrounds of ``scenes``: regions of different material.
 
 Everything is a function of unit coordinates and of lattices of fixed shape, so that one seed gives one composition
 at any image size.
@@ -108,7 +108,7 @@ MATERIALS: tuple[Callable[[np.random.Generator, int], Field], ...] = (
 
 
 def region_map(rng: np.random.Generator, size: int, count: int) -> Float[np.ndarray, "region row column"]:
-    """Antialiased weights of ``count`` (2 or 3) regions: each split is a noisy ramp, cut so that no region is small."""
+    """Antialiased weights of ``count`` (1 to 3) regions: each split is a noisy ramp, cut so that no region is small."""
     weights = [np.ones((size, size), np.float32)]
     for _ in range(count - 1):
         turn, share = rng.uniform(0, 2 * np.pi), rng.uniform(0.38, 0.62)
