@@ -1,5 +1,6 @@
 """The smallest objective that uses all that the loop offers, its settings, and files to train on."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,34 @@ class TinyObjective(Objective):
     def begin_epoch(self, epoch: int, images: Any) -> None:
         self.epochs.append(epoch)
         assert len(images.batch([0]).images) == 1
+
+
+def train_in_a_group(rank: int, processes: int, port: int, photos: Path, folder: Path) -> None:
+    """Process ``rank`` of a run in two parts, then of one whose batch cannot be shared; writes what it saw."""
+    from foundling.errors import FoundlingError
+    from foundling.training import loop
+
+    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in group.items()})
+    torch.set_num_threads(1)
+    made: list[TinyObjective] = []
+
+    def make(settings: Common, count: int) -> TinyObjective:
+        made.append(TinyObjective(settings, count))
+        return made[-1]
+
+    loop.make_objective = make
+    parts = [loop.train(tiny(photos), folder / "a", minutes, progress=False, cpu=True) for minutes in (1e-9, 9e9)]
+    try:
+        refused = str(loop.train(tiny(photos, batch=5), folder / "b", cpu=True))
+    except FoundlingError as error:
+        refused = str(error)
+    record = {
+        "state": made[1].state_dict(),
+        "seen": [objective.seen for objective in made],
+        "steps": [outcome.steps for outcome in parts],
+        "losses": [row["loss"] for row in parts[1].history],
+        "refused": refused,
+    }
+    torch.save(record, folder / f"rank{rank}.pt")
+    torch.distributed.destroy_process_group()

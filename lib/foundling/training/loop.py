@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from timm.layers.attention import Attention
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
@@ -125,6 +126,10 @@ def open_run(settings: Common, out: Path, accelerator: Accelerator) -> Run:
     with accelerator.main_process_first():  # it draws the scenes, the others read them
         images = open_training_set(settings, accelerator.device)
     objective = make_objective(settings, len(images))
+    if accelerator.device.type == "cpu":  # where PyTorch's fused attention is slower over so few patches
+        for module in objective.modules():
+            if isinstance(module, Attention):
+                module.fused_attn = False
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     if objective.network.fpn is not None:
@@ -163,13 +168,13 @@ def _steps(run: Run, deadline: float) -> Going[int, None, None]:
     settings, accelerator = run.settings, run.accelerator
     if run.done == settings.steps:
         return
-    rank, share = accelerator.process_index, settings.batch // accelerator.num_processes
-    chosen = order(len(run.images), settings.batch, settings.seed, run.done, settings.steps)
+    first, rank, share = run.done, accelerator.process_index, settings.batch // accelerator.num_processes
+    chosen = order(len(run.images), settings.batch, settings.seed, first, settings.steps)
     batches = run.images.batches(indices[rank * share : (rank + 1) * share] for indices in chosen)
     with closing(batches):
         batch, clock = next(batches), time.monotonic()
-        for step in range(run.done, settings.steps):
-            if step % run.epoch_steps == 0 or step == run.done:
+        for step in range(first, settings.steps):
+            if step % run.epoch_steps == 0 or step == first:
                 with torch.no_grad():
                     run.objective.begin_epoch(step // run.epoch_steps, run.images)
             names, values = do_step(run, batch, step)
@@ -240,12 +245,18 @@ def _write_down(run: Run) -> None:
 def _watch(run: Run) -> Spread:
     with run.accelerator.autocast():
         spread = watch(run.objective.network, run.probes)
-    if spread.feature_variance < COLLAPSED:
+    before = last_look(run)
+    if spread.feature_variance < COLLAPSED and (before is None or before["feature_variance"] >= COLLAPSED):
         warnings.warn(
             f"step {run.done}: the features have collapsed: their variance is {spread.feature_variance:.2g} (of 1)",
             stacklevel=2,
         )
     return spread
+
+
+def last_look(run: Run) -> Row | None:
+    """The last row of the history that has a look for collapse."""
+    return next((row for row in reversed(run.history) if "feature_variance" in row), None)
 
 
 def summarise(run: Run, spread: Spread | None) -> Row:
@@ -307,7 +318,7 @@ def describe(run: Run) -> str:
     last = steps[-1]
     rate = run.settings.batch / last["step_seconds"] if "step_seconds" in last else last["images_per_second"]
     text = f"loss {last['loss']:.3f}, {rate:.0f} images/s"
-    if look := next((row for row in reversed(run.history) if "feature_variance" in row), None):
+    if look := last_look(run):
         text += f", variance {look['feature_variance']:.2f}"
         text += f" (place {100 * look['by_position']:.0f} %, image {100 * look['by_image']:.0f} %)"
     return text
