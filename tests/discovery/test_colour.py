@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from foundling.discovery import lost
-from foundling.discovery.colour import colour_features, colour_lost, with_colour_keys
+from foundling.discovery import METHODS, lost, tokencut
+from foundling.discovery.colour import colour_features, colour_lost, colour_tokencut, with_colour_keys
 from foundling.types import ParameterError, PatchFeatures
 
 
@@ -106,3 +106,26 @@ def test_colours_take_the_place_of_keys_and_nothing_else_changes() -> None:
     assert torch.equal(colours.original_sizes, 2 * sizes)
     for i, image in enumerate(pictures):
         np.testing.assert_allclose(colours.facet("keys")[i], naive(image, 8), atol=1e-5)
+
+
+@pytest.mark.parametrize("deviation", [False, True])
+@pytest.mark.parametrize("centre", [False, True])
+def test_the_controls_are_mean_or_mean_and_deviation_raw_or_centred(deviation: bool, centre: bool) -> None:
+    image = random_picture(np.random.default_rng(5), 16, 24)
+    keys = colour_features([image], 8, deviation=deviation, centre=centre).facet("keys")[0]
+    patches = np.asarray(image).reshape(2, 8, 3, 8, 3).transpose(0, 2, 1, 3, 4).reshape(6, 64, 3) / 255
+    expected = np.concatenate([patches.mean(1), patches.std(1)], 1)[:, : 6 if deviation else 3]
+    np.testing.assert_allclose(keys, expected - expected.mean(0) if centre else expected, atol=1e-5)
+
+
+def test_tokencut_on_colours_is_tokencut_on_those_features() -> None:
+    image = random_picture(np.random.default_rng(6), 32, 40)
+    size = torch.tensor([[32, 40]])
+    features = PatchFeatures((4, 5), 8, size, size, ("a",), (0,), images=(image,))
+    (found,) = colour_tokencut(features, tau=0.1)
+    (same,) = tokencut(colour_features([image]), tau=0.1)
+    np.testing.assert_array_equal(found.boxes, same.boxes)
+    with pytest.raises(ParameterError, match="tau is 2"):
+        colour_tokencut(features, tau=2)
+    with pytest.raises(ParameterError, match="deviation is 3: choose true or false"):
+        METHODS["colour_lost"].facets(deviation=3)

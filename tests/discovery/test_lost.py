@@ -243,3 +243,17 @@ def test_facets_are_those_that_the_settings_read() -> None:
     assert METHODS["lost"].facets(facet="values") == ("values",)
     assert METHODS["lost"].facets(seed_similarity="qk", expansion="values") == ("queries", "keys", "values")
     assert METHODS["lost"].facets(expansion="queries") == ("keys", "queries")
+
+
+@pytest.mark.parametrize("facet", ["keys", "tokens"])
+def test_centring_takes_off_what_all_patches_of_an_image_share(facet: str, rng: np.random.Generator) -> None:
+    descriptors = rng.normal(size=(2, 12, 4))
+    shift = 10 * rng.normal(size=(2, 1, 4))
+    by_hand = descriptors - descriptors.mean(1, keepdims=True)
+    centred = lost(make_features((3, 4), **{facet: descriptors + shift}), k=3, facet=facet, centre=True)
+    same = lost(make_features((3, 4), **{facet: by_hand}), k=3, facet=facet)
+    raw = lost(make_features((3, 4), **{facet: descriptors + shift}), k=3, facet=facet)
+    assert [d.boxes.tolist() for d in centred] == [d.boxes.tolist() for d in same]
+    assert [d.maps["degree"].tolist() for d in centred] != [d.maps["degree"].tolist() for d in raw]
+    with pytest.raises(ParameterError, match="centre is 'yes': choose true or false"):
+        METHODS["lost"].facets(centre="yes")

@@ -20,7 +20,7 @@ def test_every_method_can_be_run_with_its_defaults(name: str) -> None:
 def test_a_label_may_differ_from_its_method() -> None:
     method, settings = resolve_method("lost_queries", {"method": "lost", "facet": "queries"})
     assert method.name == "lost"
-    assert settings == {"k": 100, "facet": "queries", "seed_similarity": "facet", "expansion": "facet"}
+    assert settings == {"k": 100, "facet": "queries", "seed_similarity": "facet", "expansion": "facet", "centre": False}
 
 
 @pytest.mark.parametrize(

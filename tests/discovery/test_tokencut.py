@@ -219,3 +219,13 @@ def test_errors_name_the_value_and_the_choices() -> None:
     with pytest.raises(ParameterError, match="facet 'tokens' was not extracted"):
         tokencut(features, facet="tokens")
     assert METHODS["tokencut"].facets(facet="tokens") == ("tokens",)
+
+
+def test_centring_takes_off_what_all_patches_of_an_image_share(rng: np.random.Generator) -> None:
+    keys = rng.normal(size=(2, 12, 4))
+    by_hand = keys - keys.mean(1, keepdims=True)
+    centred = tokencut(make_features((3, 4), keys=keys + 5), centre=True)
+    same = tokencut(make_features((3, 4), keys=by_hand))
+    assert [d.boxes.tolist() for d in centred] == [d.boxes.tolist() for d in same]
+    with pytest.raises(ParameterError, match="centre is 1: choose true or false"):
+        METHODS["tokencut"].facets(centre=1)

@@ -4,7 +4,7 @@ A new method is one file with a function ``PatchFeatures -> list[Discovery]`` an
 """
 
 from foundling.discovery.classic import centre_box, selective_search, whole_image
-from foundling.discovery.colour import colour_lost
+from foundling.discovery.colour import colour_lost, colour_tokencut
 from foundling.discovery.dino_seg import dino_seg
 from foundling.discovery.export import coco_results
 from foundling.discovery.lost import lost
@@ -19,6 +19,7 @@ __all__ = [
     "centre_box",
     "coco_results",
     "colour_lost",
+    "colour_tokencut",
     "dino_seg",
     "discover_images",
     "lost",

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foundling.discovery.components import component_at, mask_box
-from foundling.discovery.facets import PATCH_FACETS, check_choice, image_size, patch_facet
+from foundling.discovery.facets import PATCH_FACETS, check_choice, check_switch, image_size, patch_facet
 from foundling.discovery.products import BLOCK, upper_blocks
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
@@ -24,14 +24,20 @@ WORKING_SET = 2**26  # elements of such blocks in memory at a time
 
 
 def lost(
-    features: PatchFeatures, k: int = 100, facet: str = "keys", seed_similarity: str = "facet", expansion: str = "facet"
+    features: PatchFeatures,
+    k: int = 100,
+    facet: str = "keys",
+    seed_similarity: str = "facet",
+    expansion: str = "facet",
+    centre: bool = False,
 ) -> list[Discovery]:
     """LOST (section 3.2): one box an image, around the patches that resemble its least typical ones.
 
     ``k`` is the number of lowest-degree patches that may take part in the expansion (all, if the image has fewer;
     1 gives the box before expansion). ``facet`` names the descriptor: keys, queries, values or tokens. Appendix A.1:
     ``seed_similarity="qk"`` compares patches by q·k + k·q (Eq. 4) to find the seed; ``expansion`` names what the
-    expansion and the box use: "facet" (the same descriptor), "qk" (Eq. 5) or a facet of its own.
+    expansion and the box use: "facet" (the same descriptor), "qk" (Eq. 5) or a facet of its own. ``centre`` takes the
+    image's mean descriptor off first, which gives signs to features that have none; the paper's keys need it not.
 
     Maps: ``degree`` (how many others are similar), ``inverse_degree`` (Figure 2; the paper counts a patch as similar
     to itself, so 1 / (degree + 1)), ``similarity`` (to the seed: the mask before expansion is where it is positive) and
@@ -43,9 +49,9 @@ def lost(
     Returns one :class:`Discovery` an image, box in pixels of the image the network saw.
     Raises :class:`ParameterError` for ``k`` below 1, an unknown choice or a facet that was not extracted.
     """
-    lost_facets(k, facet, seed_similarity, expansion)
-    scoring = similarity_pair(features, facet if seed_similarity == "facet" else seed_similarity)
-    growing = similarity_pair(features, facet if expansion == "facet" else expansion)
+    lost_facets(k, facet, seed_similarity, expansion, centre)
+    scoring = similarity_pair(features, facet if seed_similarity == "facet" else seed_similarity, centre)
+    growing = similarity_pair(features, facet if expansion == "facet" else expansion, centre)
     degree = degrees(*scoring)  # [image, patch]
     lowest = lowest_degrees(degree, k)
     similarity, summed = expand(*growing, lowest)
@@ -54,7 +60,11 @@ def lost(
 
 
 def lost_facets(
-    k: Any = 100, facet: Any = "keys", seed_similarity: Any = "facet", expansion: Any = "facet"
+    k: Any = 100,
+    facet: Any = "keys",
+    seed_similarity: Any = "facet",
+    expansion: Any = "facet",
+    centre: Any = False,
 ) -> tuple[str, ...]:
     """The facets that :func:`lost` reads under these settings; raises :class:`ParameterError` if one is not legal."""
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
@@ -62,18 +72,19 @@ def lost_facets(
     check_choice("facet", facet, PATCH_FACETS)
     check_choice("seed_similarity", seed_similarity, ("facet", "qk"))
     check_choice("expansion", expansion, ("facet", "qk", *PATCH_FACETS))
+    check_switch("centre", centre)
     used = [facet if choice == "facet" else choice for choice in (seed_similarity, expansion)]
     return tuple(
         dict.fromkeys(name for choice in used for name in (("queries", "keys") if choice == "qk" else (choice,)))
     )
 
 
-def similarity_pair(features: PatchFeatures, descriptor: str) -> Pair:
+def similarity_pair(features: PatchFeatures, descriptor: str, centre: bool = False) -> Pair:
     """What to multiply to compare patches: a facet with itself, or for "qk" queries and keys both ways (Eq. 4)."""
     if descriptor != "qk":
-        facet = patch_facet(features, descriptor)
+        facet = patch_facet(features, descriptor, centre)
         return facet, facet
-    queries, keys = patch_facet(features, "queries"), patch_facet(features, "keys")
+    queries, keys = (patch_facet(features, name, centre) for name in ("queries", "keys"))
     return torch.cat([queries, keys], dim=2), torch.cat([keys, queries], dim=2)
 
 

@@ -13,7 +13,7 @@ from foundling.discovery.classic import (
     whole_image,
     whole_image_facets,
 )
-from foundling.discovery.colour import colour_lost, colour_lost_facets
+from foundling.discovery.colour import colour_lost, colour_lost_facets, colour_tokencut, colour_tokencut_facets
 from foundling.discovery.dino_seg import dino_seg, dino_seg_facets
 from foundling.discovery.lost import lost, lost_facets
 from foundling.discovery.tokencut import tokencut, tokencut_facets
@@ -45,6 +45,7 @@ _METHODS = (
     Method("tokencut", tokencut, tokencut_facets, "one side of the normalised cut of the graph of patches"),
     Method("dino_seg", dino_seg, dino_seg_facets, "patches that hold most of the CLS token's attention"),
     Method("colour_lost", colour_lost, colour_lost_facets, "LOST on patch colours: the control without a network"),
+    Method("colour_tokencut", colour_tokencut, colour_tokencut_facets, "TokenCut on patch colours: the same control"),
     Method("centre_box", centre_box, centre_box_facets, "a box in the middle of the image"),
     Method("whole_image", whole_image, whole_image_facets, "the whole image"),
     Method("selective_search", selective_search, selective_search_facets, "the first region of Selective Search"),

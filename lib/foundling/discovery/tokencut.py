@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from foundling.discovery.components import Mask, component_at, mask_box
-from foundling.discovery.facets import PATCH_FACETS, check_choice, image_size, patch_facet
+from foundling.discovery.facets import PATCH_FACETS, check_choice, check_switch, image_size, patch_facet
 from foundling.discovery.products import upper_blocks
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
@@ -40,13 +40,16 @@ class Cut(NamedTuple):
     third: float | None  # a graph of two patches has none
 
 
-def tokencut(features: PatchFeatures, tau: float | int = 0.2, facet: str = "keys") -> list[Discovery]:
+def tokencut(
+    features: PatchFeatures, tau: float | int = 0.2, facet: str = "keys", centre: bool = False
+) -> list[Discovery]:
     """TokenCut (section 3): one box an image, from the normalised cut of its patches.
 
     Patches whose descriptors (``facet``: keys, queries, values or tokens) have a cosine similarity above ``tau``
     (-1 to 1) are joined with weight 1, all others with 1e-5. The second eigenvector is cut at its mean; the foreground
     is the side that holds the patch of largest magnitude (the first of them, if several have it), and the box is that
-    of this patch's component, so that the eigenvector's sign does not matter.
+    of this patch's component, so that the eigenvector's sign does not matter. ``centre`` takes the image's mean
+    descriptor off first (not in the paper).
 
     Maps: ``eigenvector``, positive at the seed. Values: ``eigenvalue`` λ2 and ``gap`` λ3 - λ2 (absent below three
     patches). A gap below 1e-9 leaves the second eigenvector undefined, as exact symmetry does: the result is then one
@@ -56,8 +59,8 @@ def tokencut(features: PatchFeatures, tau: float | int = 0.2, facet: str = "keys
     Returns one :class:`Discovery` an image, box in pixels of the image the network saw.
     Raises :class:`ParameterError` for a ``tau`` that is no number in its range, or an unknown or missing facet.
     """
-    tokencut_facets(tau, facet)
-    descriptors = patch_facet(features, facet)
+    tokencut_facets(tau, facet, centre)
+    descriptors = patch_facet(features, facet, centre)
     group = max(1, WORKING_SET // descriptors.shape[1] ** 2)
     found = []
     for first in range(0, len(features), group):
@@ -68,11 +71,12 @@ def tokencut(features: PatchFeatures, tau: float | int = 0.2, facet: str = "keys
     return found
 
 
-def tokencut_facets(tau: Any = 0.2, facet: Any = "keys") -> tuple[str, ...]:
+def tokencut_facets(tau: Any = 0.2, facet: Any = "keys", centre: Any = False) -> tuple[str, ...]:
     """The facets that :func:`tokencut` reads; raises :class:`ParameterError` if a setting is not legal."""
     if isinstance(tau, bool) or not isinstance(tau, int | float) or not -1 <= tau <= 1:
         raise ParameterError(f"tau is {tau!r}: give a cosine similarity between -1 and 1 (the authors use 0.2)")
     check_choice("facet", facet, PATCH_FACETS)
+    check_switch("centre", centre)
     return (facet,)
 
 
