@@ -1,5 +1,6 @@
 """Odin: the contrastive loss, pooling, discovery, the slow networks, both schedules, several processes, bad inputs."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_objective import write_images
 from torch import Tensor, nn
 
 from foundling.discovery.kmeans import kmeans
@@ -17,6 +19,7 @@ from foundling.training.networks import mlp, target_rate
 from foundling.training.objectives import make_objective
 from foundling.training.odin import Odin, contrastive_loss, on_present, pool
 from foundling.training.settings import Odin as Settings
+from foundling.training.settings import settings_from
 from foundling.training.views import crop, normalise, relative, sample_windows, spanning_window, whole
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}
@@ -44,6 +47,9 @@ class Images:
 
     def batch(self, indices: Tensor) -> Batch:
         return Batch(self.pixels[indices], indices)
+
+    def batches(self, plan: Iterable[Sequence[int]]) -> Iterator[Batch]:
+        return (self.batch(torch.tensor(list(indices))) for indices in plan)
 
 
 def make(changes: dict[str, Any] | None = None, base: dict[str, Any] = TINY) -> Odin:
@@ -233,7 +239,7 @@ def test_loss_of_a_step_is_that_of_the_equations(base: dict[str, Any]) -> None:
     inputs = objective.make_views(Images().batch(torch.tensor([3, 0, 5, 1])), torch.Generator().manual_seed(1))
     expected = naive_step_loss(objective, inputs)
     parts = objective(inputs)
-    assert float(parts["loss"]) == pytest.approx(expected, rel=1e-4)
+    assert parts["loss"].item() == pytest.approx(expected, rel=1e-4)
     assert 1 <= parts["masks"] <= 3 and parts["skipped"] == 0
     assert 0 < parts["spread"] < 1.5
 
@@ -282,7 +288,7 @@ def test_training_lowers_the_loss() -> None:
 
 def test_a_step_is_a_function_of_its_images_and_its_generator() -> None:
     first, second = make(), make()
-    losses = [float(run_step(o, step)["loss"]) for o in (first, second) for step in (0, 1)]
+    losses = [run_step(o, step)["loss"].item() for o in (first, second) for step in (0, 1)]
     assert losses[:2] == losses[2:] and losses[0] != losses[1]
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
@@ -294,7 +300,7 @@ def test_reduced_precision_leaves_masks_and_losses_in_full() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         parts = objective(views)
     assert {p.dtype for p in parts.values()} == {torch.float32}
-    assert float(parts["loss"]) == pytest.approx(float(full["loss"]), rel=0.1)
+    assert parts["loss"].item() == pytest.approx(full["loss"].item(), rel=0.1)
 
 
 def test_views_that_share_no_mask_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +380,24 @@ def test_resumed_periodic_run_makes_the_masks_it_had() -> None:
     assert not torch.equal(fresh.labels, objective.labels)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow  # 10 s
+@pytest.mark.parametrize("schedule", [{}, PERIODIC])
+def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, schedule: dict[str, Any]) -> None:
+    """Three steps an epoch, a stop after every step: between copies of tau, and in the epoch of one."""
+    from foundling.training.loop import train
+
+    root = write_images(tmp_path / "images", count=12, side=48)
+    changes = {"dataset": "folder", "root": str(root), "images": 0, "image_side": 48, "workers": 0, "steps": 8}
+    settings = Settings(**(TINY | schedule | changes))
+    while not train(settings, tmp_path / "parts", minutes=0.0, progress=False, cpu=True).finished:
+        pass
+    assert train(settings, tmp_path / "whole", progress=False, cpu=True).finished
+    states = [torch.load(tmp_path / f"{n}.state", weights_only=True)["objective"] for n in ("parts", "whole")]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert int(states[0]["discovered_in"]) == (2 if schedule else 0)
+
+
 def test_continuous_discovery_caches_nothing() -> None:
     objective = make()
     objective.begin_epoch(0, Images())
@@ -425,7 +449,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     loss = objective(_half(2))["loss"]
     loss.backward()
     parts = [torch.load(tmp_path / str(number)) for number in (0, 1)]
-    assert float(sum(p["loss"] for p in parts) / 2) == pytest.approx(float(loss), rel=1e-5)
+    assert float(sum(p["loss"] for p in parts) / 2) == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
             for part in parts:
@@ -463,6 +487,9 @@ def test_periodic_masks_are_asked_for_after_they_are_made() -> None:
         make(PERIODIC).make_views(Images().batch(torch.arange(4)), torch.Generator())
 
 
-def test_objective_is_found_by_its_name() -> None:
-    objective = make_objective(Settings(**TINY), 6)
-    assert type(objective) is Odin and objective.images_count == 6
+@pytest.mark.parametrize("name", ["odin", "dino", "mae"])
+def test_objectives_are_found_by_their_names(name: str) -> None:
+    settings = settings_from({"objective": name, "options": VIT}, "x.yaml")
+    objective = make_objective(settings, 6)
+    assert type(objective).__name__.lower() == name
+    assert objective.network.channels == 24

@@ -44,5 +44,5 @@ class Objective(nn.Module):
     def begin_epoch(self, epoch: int, images: Any) -> None:
         """Called before the first step of each epoch (from 0), and again when a run resumes within one.
 
-        ``images`` is the training set: it has ``len`` and ``batch(indices) -> Batch``.
+        ``images`` is the training set: ``len``, ``batch(indices) -> Batch``, and ``batches`` for many lists of indices.
         """

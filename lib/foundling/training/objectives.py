@@ -1,11 +1,13 @@
 """The objectives by name."""
 
-from importlib import import_module
 from typing import Any
 
+from foundling.training.dino import Dino
+from foundling.training.mae import Mae
 from foundling.training.objective import Objective
+from foundling.training.odin import Odin
 
-OBJECTIVES = {"odin": "odin.Odin", "dino": "dino.Dino", "mae": "mae.Mae"}
+OBJECTIVES: dict[str, Any] = {"odin": Odin, "dino": Dino, "mae": Mae}
 
 
 def make_objective(settings: Any, images_count: int) -> Objective:
@@ -13,6 +15,5 @@ def make_objective(settings: Any, images_count: int) -> Objective:
 
     ``images_count`` is the number of images of the training set.
     """
-    module, name = OBJECTIVES[settings.objective].split(".")
-    objective: Objective = getattr(import_module(f"foundling.training.{module}"), name)(settings, images_count)
+    objective: Objective = OBJECTIVES[settings.objective](settings, images_count)
     return objective

@@ -169,14 +169,15 @@ class Odin(Objective):
         s, device = self.settings, next(self.parameters()).device
         side, dtype = s.span_side // self.network.stride, torch.uint8 if s.masks <= 256 else torch.int32
         labels = torch.zeros(self.images_count, side, side, dtype=dtype)
-        starts = range(0, self.images_count, s.batch)
-        for start in tqdm(starts[rank() :: world_size()], "masks", disable=rank() > 0 or None, leave=False):
-            chosen = torch.arange(start, min(start + s.batch, self.images_count))
-            pixels = images.batch(chosen).images.to(device).float() / 255
-            seen = normalise(crop(pixels, whole(len(chosen)), s.span_side))
-            seed = int(np.random.SeedSequence([s.seed, int(self.discovered_in), start]).generate_state(1)[0])
+        plan = [range(i, min(i + s.batch, self.images_count)) for i in range(0, self.images_count, s.batch)]
+        mine = plan[rank() :: world_size()]
+        batches = tqdm(images.batches(mine), "masks", len(mine), disable=rank() > 0 or None, leave=False)
+        for chosen, batch in zip(mine, batches, strict=True):
+            pixels = batch.images.to(device).float() / 255
+            seen = normalise(crop(pixels, whole(len(pixels)), s.span_side))
+            seed = int(np.random.SeedSequence([s.seed, int(self.discovered_in), chosen[0]]).generate_state(1)[0])
             with torch.autocast(device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-                labels[chosen] = self.segment(seen, seed).to("cpu", dtype)
+                labels[chosen[0] : chosen[-1] + 1] = self.segment(seen, seed).to("cpu", dtype)
         if world_size() > 1:
             for part in labels.split(s.batch):  # in place; what another process has labelled is 0 here
                 part.copy_(add_up(part.to(device)))
