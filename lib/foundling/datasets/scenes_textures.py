@@ -1,4 +1,5 @@
-"""Backgrounds of ``scenes``: regions of different material.
+"""Backgrounds of ``scenes``: regions of different material, fine enough that a patch of eight pixels at a side of 96 to
+128 holds a piece of the pattern, not one tone of it.
 
 Everything is a function of unit coordinates and of lattices of fixed shape, so that one seed gives one composition
 at any image size.
@@ -45,12 +46,12 @@ def _turned(rng: np.random.Generator, size: int) -> tuple[Field, Field]:
 
 
 def _clouds(rng: np.random.Generator, size: int) -> Field:
-    return noise(rng, size, 5) + 0.6 * noise(rng, size, 11) + 0.4 * noise(rng, size, 23)
+    return 0.5 * noise(rng, size, 9) + 0.6 * noise(rng, size, 19) + 0.6 * noise(rng, size, 37)
 
 
 def _waves(rng: np.random.Generator, size: int) -> Field:
     a, _ = _turned(rng, size)
-    return np.sin(a * rng.uniform(40, 75) + 2.5 * noise(rng, size, 5))
+    return np.sin(a * rng.uniform(95, 150) + 2.5 * noise(rng, size, 6))
 
 
 def _grain(rng: np.random.Generator, size: int) -> Field:
@@ -61,7 +62,7 @@ def _grain(rng: np.random.Generator, size: int) -> Field:
 
 def _pebbles(rng: np.random.Generator, size: int) -> Field:
     """Voronoi cells of a jittered lattice, each with its own shade, darker towards the edges."""
-    cells = int(rng.integers(7, 12))
+    cells = int(rng.integers(15, 22))
     points = (np.indices((cells, cells)).reshape(2, -1) + rng.uniform(0.1, 0.9, (2, cells * cells))) / cells
     rows, columns = (points * size).astype(int)
     image = np.full((size, size), 255, np.uint8)
@@ -75,22 +76,22 @@ def _pebbles(rng: np.random.Generator, size: int) -> Field:
 
 
 def _camouflage(rng: np.random.Generator, size: int) -> Field:
-    return 2 * smooth_step(noise(rng, size, 9) + 0.4 * noise(rng, size, 19), -0.05, 0.05) - 1
+    return 2 * smooth_step(noise(rng, size, 21) + 0.4 * noise(rng, size, 41), -0.05, 0.05) - 1
 
 
 def _weave(rng: np.random.Generator, size: int) -> Field:
     a, b = _turned(rng, size)
-    f = rng.uniform(45, 70)
+    f = rng.uniform(90, 140)
     return np.sin(a * f) * np.sin(b * f) * 1.3
 
 
 def _speckle(rng: np.random.Generator, size: int) -> Field:
-    return 1.3 * noise(rng, size, 34) + 0.5 * noise(rng, size, 8)
+    return 1.3 * noise(rng, size, 44) + 0.5 * noise(rng, size, 16)
 
 
 def _tiles(rng: np.random.Generator, size: int) -> Field:
     a, b = _turned(rng, size)
-    f = rng.uniform(7, 11)
+    f = rng.uniform(14, 20)
     joint = np.minimum(np.abs(np.sin(np.pi * a * f)), np.abs(np.sin(np.pi * b * f)))
     return 2 * smooth_step(joint, 0.12, 0.3) - 1 + 0.4 * noise(rng, size, 6)
 
