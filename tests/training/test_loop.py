@@ -101,6 +101,34 @@ def test_a_row_is_the_mean_over_its_steps(photos: Path, tmp_path: Path) -> None:
     assert some[4]["loss"] == pytest.approx((losses[4] + losses[5]) / 2)
 
 
+def test_a_convolutional_network_is_laid_out_by_channels_and_exported_with_its_pyramid(
+    photos: Path, tmp_path: Path, made: list[TinyObjective]
+) -> None:
+    settings = tiny(photos, architecture="resnet18", options={}, image_side=32, steps=3, precision="bf16")
+    run(settings, tmp_path / "whole")
+    weights = [p for p in made[0].parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+    assert weights and all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+    dense = load_file(tmp_path / "whole_dense.safetensors")
+    assert {name.split(".")[0] for name in dense} == {"backbone", "fpn", "projector"}
+    for _ in range(3):
+        run(settings, tmp_path / "parts", minutes=1e-9)
+    same(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("options", [{}, {"architecture": "resnet18", "options": {}, "image_side": 32}])
+def test_a_gpu_learns_what_a_cpu_learns(
+    photos: Path, tmp_path: Path, made: list[TinyObjective], options: dict[str, Any]
+) -> None:
+    settings = tiny(photos, log_every=1, **options)
+    slow = run(settings, tmp_path / "cpu").history
+    fast = train(settings, tmp_path / "gpu", progress=False).history
+    assert next(made[-1].parameters()).is_cuda
+    assert fast[0]["loss"] == pytest.approx(slow[0]["loss"], rel=1e-2)
+    assert [row["step"] for row in fast] == [row["step"] for row in slow]
+
+
 # Resuming
 
 

@@ -57,12 +57,12 @@ class TinyObjective(Objective):
         return batch.images.float() / 255 + noise
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
-        inside = torch.rand(len(views))[:, None, None, None]  # as dropout would draw it
+        inside = torch.rand(len(views))[:, None, None, None].to(views.device)  # as dropout would draw it
         with torch.no_grad():
             target = self.projector(self.slow(views).movedim(1, -1))
         loss = (self.projector(self.network(views + inside).movedim(1, -1)) - target - 1).square().mean()
         step = int(self.steps_done)
-        skipped = torch.tensor(float(step == self.skip_at))
+        skipped = torch.tensor(float(step == self.skip_at), device=views.device)
         loss = loss * (torch.nan if step == self.nan_at else 1) * (1 - skipped)
         return {"loss": loss, "twice": 2 * loss, "skipped": skipped}
 
