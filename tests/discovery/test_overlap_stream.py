@@ -281,3 +281,19 @@ def test_squares_are_central_and_bicubic(samples):
     samples[0].path.unlink()
     with pytest.raises(ImageError, match="no such file"):
         read_square(samples[0], 20)
+
+
+def test_the_position_control_has_the_colours_and_the_place(monkeypatch):
+    """What is clustered: the colour control's six numbers, then row and column from 0 to 1."""
+    picture = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    seen = []
+
+    def clustered(features, x, ks, iterations, seed):
+        seen.append(x)
+        return np.zeros((1, 1, *features.grid), dtype=np.int64)
+
+    monkeypatch.setattr("foundling.discovery.overlap_controls.feature_levels", clustered)
+    for label in ("colour", "colour_position"):
+        control_levels(label, picture_features(picture, 4), (1,), 1, 0)
+    torch.testing.assert_close(seen[1][..., :6], seen[0])
+    assert seen[1][0, :, 6:].tolist() == [[r, c] for r in (0, 1) for c in (0, 0.5, 1)]

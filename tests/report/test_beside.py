@@ -30,6 +30,8 @@ from foundling.report.beside import published_corloc, published_overlap
         ("voc07", "trainval", "scenes_odin", {"method": "lost"}, None),
         ("voc07", "trainval", "dino_vits16", {"method": "lost", "k": 40}, None),
         ("voc12", "trainval", "dino_vits16", {"method": "lost", "k": 1}, None),
+        ("voc07", "trainval", "dino_vits16", {"method": "lost", "k": 1, "centre": True}, None),
+        ("voc12", "trainval", "dino_vits16", {"method": "tokencut", "centre": True}, None),
         ("voc07", "trainval", "dino_vits16", {"method": "tokencut", "tau": 0.3}, None),
         ("voc07", "trainval", "dino_vitb16", {"method": "dino_seg"}, None),
         ("voc07", "trainval", "dino_vits16", {"method": "centre_box"}, None),

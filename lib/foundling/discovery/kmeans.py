@@ -148,10 +148,9 @@ def _spread(x: Tensor, k: int, generator: Generator | Sequence[Generator]) -> In
 
 
 def _lloyd(x: Tensor, centres: Tensor, iterations: int) -> Int[Tensor, "image patch"]:
-    k = centres.shape[1]
-    labels = _nearest(x, centres)
+    labels, clusters = _nearest(x, centres), torch.arange(centres.shape[1], device=x.device)
     for i in range(1, iterations + 1):
-        owned = F.one_hot(labels, k).to(x.dtype)
+        owned = (labels[..., None] == clusters).to(x.dtype)
         counts = owned.sum(1)[..., None]
         centres = torch.where(counts > 0, owned.transpose(1, 2) @ x / counts.clamp(min=1), centres)
         before, labels = labels, _nearest(x, centres)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foundling.discovery.colour import patch_moments
+from foundling.discovery.colour import colour_features
 from foundling.discovery.kmeans import generators, kmeans_levels
 from foundling.types import PatchFeatures, WeightsError
 
@@ -27,14 +27,12 @@ def control_levels(
     """The segments of one of :data:`CONTROLS` in the pictures (the facet ``images``) of ``features``."""
     if label == "grid":
         return np.broadcast_to(grid_levels(features.grid, ks), (len(features), len(ks), *features.grid))
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in features.facet("images")]))
-    mean, deviation = patch_moments(pixels.permute(0, 3, 1, 2) / 255, features.patch_size)
-    parts = [mean] if label.startswith("colour_mean") else [mean, deviation]
+    deviation, centre = not label.startswith("colour_mean"), label.endswith("_centred")
+    pictures = features.facet("images")
+    x = colour_features(pictures, features.patch_size, features.names, deviation, centre).facet("keys")
     if label == "colour_position":
-        places = torch.meshgrid(*(torch.linspace(0, 1, n) for n in features.grid), indexing="ij")
-        parts.append(torch.stack(places).expand(len(features), -1, -1, -1))
-    x = torch.cat(parts, 1).flatten(2).transpose(1, 2)
-    x = x - x.mean(1, keepdim=True) if label.endswith("_centred") else x
+        places = torch.cartesian_prod(*(torch.linspace(0, 1, n) for n in features.grid))  # in the order of patches
+        x = torch.cat([x, places.expand(len(x), -1, -1)], -1)
     return feature_levels(features, x, ks, iterations, seed)
 
 

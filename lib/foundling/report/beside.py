@@ -82,10 +82,10 @@ def published_overlap(
 
 
 def _lost(network: Network, eval_set: str, settings: dict[str, Any]) -> dict[str, str] | None:
-    if network is None:
+    if network is None or settings["centre"]:
         return None
     row = {"paper": "lost", "method": "LOST", "backbone": network[0], "pretraining": network[1]}
-    usual = settings == {"k": 100, "facet": "keys", "seed_similarity": "facet", "expansion": "facet"}
+    usual = settings == {"k": 100, "facet": "keys", "seed_similarity": "facet", "expansion": "facet", "centre": False}
     if network[0] == "DeiT":
         return row | {"table": "Text B.5", "eval_set": "not_stated"} if usual and eval_set == "VOC07_trainval" else None
     if usual:
@@ -108,7 +108,7 @@ def _dino_seg(network: Network, eval_set: str, settings: dict[str, Any]) -> dict
 
 
 def _tokencut(network: Network, eval_set: str, settings: dict[str, Any]) -> dict[str, str] | None:
-    if network != ("ViT-S/16", "DINO") or settings != {"tau": 0.2, "facet": "keys"}:
+    if network != ("ViT-S/16", "DINO") or settings != {"tau": 0.2, "facet": "keys", "centre": False}:
         return None
     return {"paper": "box_refinement", "table": "Table 4", "method": "TokenCut"}
 
