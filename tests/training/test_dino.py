@@ -394,18 +394,27 @@ def test_sides_must_be_whole_patches(name: str) -> None:
         Dino(settings(**{name: 29}), 4)
 
 
-@pytest.mark.parametrize("balance", ["centring", "sinkhorn"])
-def test_it_learns(balance: str) -> None:
-    """16 images in colours of their own. The loss rises while balance is found, and falls once views are predicted."""
+@pytest.mark.parametrize(("balance", "least"), [("centring", 3), ("sinkhorn", 8)])
+def test_it_learns(balance: str, least: int) -> None:
+    """16 images in colours of their own: views become predictable, and the images keep names of their own."""
     images = batch(16)
-    changes = {"bottleneck": 64, "prototypes": 64, "strength": 0.0, "teacher_decay": 0.9, "centre_decay": 0.5}
-    changes |= {"steps": 30, "warmup": 0}
+    changes = {"bottleneck": 64, "prototypes": 64, "strength": 0.0, "teacher_decay": 0.9, "steps": 60, "warmup": 0}
     dino = Dino(settings(balance=balance, batch=16, **changes), 16)
-    history = run_steps(dino, range(30), images)
-    early, late = ({k: np.mean([h[k] for h in part]) for k in part[0]} for part in (history[4:9], history[-5:]))
-    assert late["loss"] < 0.92 * early["loss"]
+    history = run_steps(dino, range(60), images, rate=1e-3)
+    early, late = ({k: np.mean([h[k] for h in part]) for k in part[0]} for part in (history[:5], history[-5:]))
+    assert late["loss"] < 0.85 * early["loss"]
     assert late["divergence"] < 0.4 * early["divergence"]
     views = dino.make_views(images, torch.Generator().manual_seed(0))
     with torch.no_grad():
         names = dino.balanced(dino.teacher_head(dino.network.image_features(views.large[1]))).argmax(-1)
-    assert len(names.unique()) >= 3
+    assert len(names.unique()) >= least
+
+
+def test_a_narrow_head_tells_inputs_apart_as_a_wide_one_does(generator: torch.Generator) -> None:
+    """With the paper's 0.02 in a head of width 16, the vectors' values would be below 1e-3, and biases take over."""
+    x = nn.functional.layer_norm(torch.randn(64, 192, generator=generator), (192,))
+    for hidden in (16, 2048):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            lengths = Head(192, hidden, 32, 4).mlp(x).square().mean().sqrt()
+        assert 0.1 < float(lengths.detach()) < 1
