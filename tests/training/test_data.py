@@ -1,5 +1,6 @@
 """The images of a run: their order, how files become squares, what is kept on disk, what stands in for broken ones."""
 
+import resource
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from PIL import Image
 from tiny_objective import tiny, write_images
 
 from foundling.datasets.scenes import render_scene, split_seeds
-from foundling.errors import DataMissing, ParameterError
+from foundling.errors import DataMissing, FoundlingError, ParameterError
+from foundling.training import data
 from foundling.training.data import TrainingSet, open_training_set, order, square
 from foundling.training.settings import settings_from
 from foundling.types import Sample
@@ -62,6 +64,27 @@ def test_scenes_are_those_of_the_training_splits_and_kept(data_folder: Path) -> 
     np.save(file, changed)
     assert (scenes().batch([0]).images == 7).all()  # read, not drawn again
     assert scenes(images=6).identity != scenes().identity
+
+
+def test_scenes_drawn_by_several_processes_are_the_same(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = scenes(images=40).batch(range(40)).images
+    [file] = (data_folder / "scenes").iterdir()
+    file.unlink()
+    monkeypatch.setattr(data, "FEW", 1)
+    monkeypatch.setattr(data, "cores", lambda: 2)
+    assert torch.equal(scenes(images=40).batch(range(40)).images, alone)
+    assert file.is_file()
+
+
+def test_a_full_disk_while_scenes_are_drawn_leaves_nothing(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(FoundlingError, match=r"\.npy cannot be written \(File too large\): make room"):
+            scenes()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((data_folder / "scenes").iterdir())
 
 
 # Photos

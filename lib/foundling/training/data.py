@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -205,12 +206,17 @@ def _stored(source: Any, name: str, workers: int) -> Stored:
     return Stored(np.load(file, mmap_mode="r"))
 
 
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _fill(part: Path, source: Any, workers: int) -> None:
     """Write all images of ``source`` as a .npy file, one after the other: a full disk is then an error, not a crash."""
     count, side = len(source), source.side
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
     plan = [range(start, min(start + 32, count)) for start in range(0, count, 32)]
-    everything = TrainingSet(source, "", "cpu", workers if count >= FEW else 0)
+    everything = TrainingSet(source, "", "cpu", max(workers, cores()) if workers and count >= FEW else 0)
     with part.open("wb") as file, tqdm(total=count, unit=" images", desc=f"images of {side} px", disable=None) as bar:
         np.lib.format.write_array_header_1_0(file, header)
         for batch in everything.batches(plan):

@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Generator as Going
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from timm.layers.attention import Attention
 from torch import Generator, Tensor, nn
@@ -36,7 +37,7 @@ from foundling.training.optimiser import learning_rate, make_optimiser
 from foundling.training.settings import Common
 
 CENTRED_OVER = 1000  # training images over which the keys of an exported ViT are centred
-PROCESSES_WAIT = 4  # hours that the other processes wait for the one that draws the scenes
+PATIENCE = timedelta(hours=4)  # of the other processes, while one draws the scenes
 
 Row = dict[str, Any]
 
@@ -111,9 +112,12 @@ def make_accelerator(settings: Common, cpu: bool = False) -> Accelerator:
     # One process may train several times, at other precisions; accelerate's own state would refuse.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     cpu = cpu or not torch.cuda.is_available()
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=cpu)  # on GPUs, batch statistics are those of all processes
+    handlers = [
+        InitProcessGroupKwargs(timeout=PATIENCE),
+        DistributedDataParallelKwargs(broadcast_buffers=cpu),  # on GPUs, batch statistics are those of all processes
+    ]
     precision = "bf16" if settings.precision == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[ddp])
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=handlers)
     if settings.batch % accelerator.num_processes:
         raise ParameterError(
             f"batch = {settings.batch} cannot be shared among {accelerator.num_processes} processes: use a multiple"
@@ -129,7 +133,7 @@ def open_run(settings: Common, out: Path, accelerator: Accelerator) -> Run:
     if accelerator.device.type == "cpu":  # where PyTorch's fused attention is slower over so few patches
         for module in objective.modules():
             if isinstance(module, Attention):
-                module.fused_attn = False
+                module.fused_attn = False  # type: ignore[misc]
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(objective)
     if objective.network.fpn is not None:
