@@ -80,6 +80,9 @@ def make_coco(
     return file
 
 
+SQUARE_COLOURS = ((40, 60, 200), (220, 40, 40), (40, 200, 60))  # background, object 1, object 2
+
+
 def make_davis(
     home: Path,
     videos: Mapping[str, int],
@@ -89,7 +92,7 @@ def make_davis(
 ) -> Path:
     """``home`` in the layout of DAVIS 2017: ``videos`` (name -> number of frames) of ``size`` (width, height).
 
-    Object ``i`` is a square of 8 pixels of its own grey, which moves 2 pixels to the right with every frame; object 1
+    Object ``i`` is a square of 8 pixels of its own colour, which moves 2 pixels to the right with every frame; object 1
     starts in the upper left corner, the others below one another.
     """
     (home / "ImageSets/2017").mkdir(parents=True, exist_ok=True)
@@ -104,7 +107,6 @@ def make_davis(
             mask = Image.fromarray(labels)
             mask.putpalette([c for i in range(256) for c in (i, 255 - i, 7 * i % 256)])
             mask.save(home / "Annotations/480p" / name / f"{number:05d}.png")
-            Image.fromarray(labels * 50).convert("RGB").save(
-                home / "JPEGImages/480p" / name / f"{number:05d}.jpg", quality=95
-            )
+            frame = Image.fromarray(np.array(SQUARE_COLOURS, dtype=np.uint8)[labels])
+            frame.save(home / "JPEGImages/480p" / name / f"{number:05d}.jpg", quality=100, subsampling=0)
     return home
