@@ -46,7 +46,7 @@ def _turned(rng: np.random.Generator, size: int) -> tuple[Field, Field]:
 
 
 def _clouds(rng: np.random.Generator, size: int) -> Field:
-    return 0.5 * noise(rng, size, 9) + 0.6 * noise(rng, size, 19) + 0.6 * noise(rng, size, 37)
+    return 0.3 * noise(rng, size, 9) + 0.6 * noise(rng, size, 21) + 0.7 * noise(rng, size, 43)
 
 
 def _waves(rng: np.random.Generator, size: int) -> Field:
@@ -56,7 +56,7 @@ def _waves(rng: np.random.Generator, size: int) -> Field:
 
 def _grain(rng: np.random.Generator, size: int) -> Field:
     a, b = _turned(rng, size)
-    streaks = noise(rng, 256, (48, 6))
+    streaks = noise(rng, 256, (64, 12))
     return 1.4 * cv2.remap(streaks, 127 + a * 90, 127 + b * 90, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
@@ -76,7 +76,7 @@ def _pebbles(rng: np.random.Generator, size: int) -> Field:
 
 
 def _camouflage(rng: np.random.Generator, size: int) -> Field:
-    return 2 * smooth_step(noise(rng, size, 21) + 0.4 * noise(rng, size, 41), -0.05, 0.05) - 1
+    return 2 * smooth_step(noise(rng, size, 36) + 0.4 * noise(rng, size, 60), -0.05, 0.05) - 1
 
 
 def _weave(rng: np.random.Generator, size: int) -> Field:
