@@ -1,0 +1,127 @@
+"""A network trained here as the backbone of torchvision's detectors.
+
+    backbone = torchvision_backbone("RUN.safetensors")
+    detector = torchvision.models.detection.MaskRCNN(backbone, num_classes=2)
+
+(or FasterRCNN, or whatever is built from a GeneralizedRCNN: the detectors' normalisation is ImageNet's by default, and
+so is that of networks trained here). Every backbone gives five maps of 256 channels, named as torchvision's own:
+``0`` to ``3`` from fine to coarse, each half as fine as the one before, and ``pool``.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.layers import LayerNorm2d, freeze_batch_norm_2d
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from foundling.backbones.transfer import Trained, fill, is_common_resnet, make_timm, read_trained
+from foundling.errors import WeightsError
+
+CHANNELS = 256
+STRIDES = (4, 8, 16, 32)  # pixels a cell
+
+
+def torchvision_backbone(file: str | Path, frozen_norm: bool = True) -> nn.Module:
+    """The network in ``file``, and a feature pyramid on top, for torchvision's detectors; in training mode.
+
+    A ResNet becomes torchvision's own ``resnet_fpn_backbone``, the other networks of stages :class:`StagesPyramid` and
+    a ViT :class:`VitPyramid`. From RUN_dense.safetensors, what training here uses of a pyramid is loaded: all lateral
+    convolutions and the finest output. The rest of the pyramid is random, drawn by PyTorch's generator. All parameters
+    are free to train. With ``frozen_norm``, batch normalisation is a fixed affine map, as is usual where a GPU holds
+    few images.
+
+    Raises WeightsError as :func:`foundling.backbones.transfer.load_timm`, and if the pyramid in the file does not fit.
+    """
+    trained = read_trained(file)
+    body: Any = make_timm(trained, {})
+    pyramid: Any
+    if is_common_resnet(trained):
+        norm = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
+        pyramid = resnet_fpn_backbone(
+            backbone_name=trained.architecture, weights=None, norm_layer=norm, trainable_layers=5
+        )
+        fill(pyramid.body, trained.backbone, trained)
+    elif isinstance(body, VisionTransformer):
+        pyramid = VitPyramid(body)
+    else:
+        pyramid = StagesPyramid(freeze_batch_norm_2d(body) if frozen_norm else body)
+    if trained.pyramid:
+        _fill_pyramid(pyramid, trained)
+    network: nn.Module = pyramid.train()
+    return network
+
+
+class StagesPyramid(nn.Module):
+    """A network of stages (Swin, any ResNet of timm's) and a feature pyramid over those of 4 to 32 pixels a cell."""
+
+    def __init__(self, body: Any) -> None:
+        """``body`` is a timm model that says its stages' strides."""
+        super().__init__()
+        self.body, self.out_channels = body, CHANNELS
+        stages = body.feature_info
+        self.levels = [i for i, stage in enumerate(stages) if stage["reduction"] in STRIDES]
+        channels = [stages[i]["num_chs"] for i in self.levels]
+        self.fpn = FeaturePyramidNetwork(channels, CHANNELS, extra_blocks=LastLevelMaxPool())
+
+    def forward(self, images: Float[Tensor, "image 3 h w"]) -> dict[str, Tensor]:
+        """Five maps of normalised images."""
+        maps = self.body.forward_intermediates(images, indices=self.levels, norm=True, intermediates_only=True)
+        if hasattr(self.body, "norm"):
+            # A transformer normalises its last stage alone. The inner ones get what the pyramid was trained on.
+            maps = [*(_norm_channels(m) for m in maps[:-1]), maps[-1]]
+        result: dict[str, Tensor] = self.fpn({str(level): m for level, m in enumerate(maps)})
+        return result
+
+
+class VitPyramid(nn.Module):
+    """A ViT and the simple feature pyramid over its last map (Li et al. 2022, ViTDet, §3).
+
+    For patches of 16 pixels the maps have 4, 8, 16 and 32 pixels a cell, and 64 for ``pool``. Other patch sizes give
+    their size times the powers of two that come nearest.
+    """
+
+    def __init__(self, body: VisionTransformer) -> None:
+        super().__init__()
+        self.body, self.out_channels = body, CHANNELS
+        patch = body.patch_embed.patch_size[0]
+        self.scales = nn.ModuleList(_scale(body.embed_dim, round(math.log2(patch / stride))) for stride in STRIDES)
+
+    def forward(self, images: Float[Tensor, "image 3 h w"]) -> dict[str, Tensor]:
+        """Five maps of normalised images."""
+        last: Any = self.body.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+        maps = {str(level): scale(last[0]) for level, scale in enumerate(self.scales)}
+        return maps | {"pool": F.max_pool2d(maps["3"], kernel_size=1, stride=2)}
+
+
+def _scale(channels: int, doublings: int) -> nn.Sequential:
+    """From a ViT's map to one with 2 ** ``doublings`` as many cells a side, or so much fewer."""
+    layers: list[nn.Module] = []
+    for _ in range(doublings):
+        layers += [nn.ConvTranspose2d(channels, channels // 2, 2, 2), LayerNorm2d(channels // 2), nn.GELU()]
+        channels //= 2
+    layers += [nn.MaxPool2d(2) for _ in range(-doublings)]
+    layers += [nn.Conv2d(channels, CHANNELS, 1, bias=False), LayerNorm2d(CHANNELS)]
+    return nn.Sequential(*layers, nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False), LayerNorm2d(CHANNELS))
+
+
+def _fill_pyramid(network: Any, trained: Trained) -> None:
+    """Load the pyramid that was trained; what a detector adds to it stays as it is."""
+    given, own = trained.pyramid, network.fpn.state_dict() if hasattr(network, "fpn") else {}
+    other = [name for name in given if name not in own or given[name].shape != own[name].shape]
+    if other:
+        raise WeightsError(
+            f"{trained.file}: its feature pyramid does not fit a {trained.architecture} ({', '.join(other[:3])}): "
+            "export it again with `foundling train`, or give RUN.safetensors, which has none"
+        )
+    network.fpn.load_state_dict({**own, **given})
+
+
+def _norm_channels(maps: Float[Tensor, "image channel r c"]) -> Float[Tensor, "image channel r c"]:
+    return F.layer_norm(maps.movedim(1, -1), maps.shape[1:2]).movedim(-1, 1)
