@@ -14,11 +14,11 @@ from foundling.datasets.images import read_image
 from foundling.datasets.index_masks import read_labels, read_masks
 from foundling.discovery import tracking
 from foundling.discovery.propagation import Rule, decide, first_labels, propagate
-from foundling.discovery.trackers import Tracker, colour_tracker, network_tracker, still_tracker
+from foundling.discovery.trackers import Tracker, colour_tracker, feature_tracker, network_tracker, still_tracker
 from foundling.discovery.tracking import track_videos, with_truth
 from foundling.errors import FoundlingError, ParameterError
 from foundling.evaluation.video import score_videos
-from small_datasets import make_davis
+from small_datasets import SQUARE_COLOURS, make_davis
 
 
 @pytest.fixture
@@ -188,6 +188,20 @@ def test_settings_are_checked_at_once(backbone):
         network_tracker(backbone, short_side=4)
     with pytest.raises(ParameterError, match="cell=0: choose at least 1 pixel"):
         colour_tracker(0)
+
+
+def test_features_that_leave_no_doubt_are_followed_without_a_fault(videos, tmp_path):
+    """What a cell is, as a vector: nothing but the objects' borders inside a cell could be lost, and there are none."""
+    colours = torch.tensor(SQUARE_COLOURS).float()
+
+    def describe(frames):
+        for frame in frames:
+            pixels = torch.from_numpy(np.array(frame))[::2, ::2].float().flatten(0, 1)
+            yield torch.eye(3)[torch.cdist(pixels, colours).argmin(1)]
+
+    tracker = feature_tracker({"tracker": "certain"}, describe, 2, None)
+    result = score_videos(with_truth(track_videos(tracker, videos, tmp_path / "out", progress=False)))
+    assert (result.jf.value, result.j.recall, result.f.mean) == (100, 100, 100)
 
 
 def test_two_videos_of_one_name(videos, tmp_path):

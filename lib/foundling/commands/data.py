@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"data folder: {args.root or data_dir()}\n")
     for row in expected(args.root):
-        print(f"{row.name:<9} {'here' if row.present else 'missing':<8} {row.size:>8}  {row.where}")
-        print(f"{'':<9} {row.command}; {row.licence}" + (f"; {row.page}" if row.page else ""))
+        print(f"{row.name:<12} {'here' if row.present else 'missing':<8} {row.size:>8}  {row.where}")
+        print(f"{'':<12} {row.command}; {row.licence}" + (f"; {row.page}" if row.page else ""))
         if row.note:
-            print(f"{'':<9} {row.note}")
+            print(f"{'':<12} {row.note}")
     return 0

@@ -72,7 +72,7 @@ def network_tracker(
         "block": block % backbone.blocks,
         "precision": precision,
     }
-    return _tracker(settings, describe, backbone.patch_size, short_side, rule)
+    return feature_tracker(settings, describe, backbone.patch_size, short_side, rule)
 
 
 def colour_tracker(
@@ -92,7 +92,7 @@ def colour_tracker(
             colours = torch.cat(patch_moments(pixels, cell), 1)[0].flatten(1).T
             yield colours - colours.mean(0) if centred else colours
 
-    return _tracker({"tracker": "colour", "centred": centred}, describe, cell, short_side, rule)
+    return feature_tracker({"tracker": "colour", "centred": centred}, describe, cell, short_side, rule)
 
 
 def still_tracker() -> Tracker:
@@ -105,7 +105,15 @@ def still_tracker() -> Tracker:
     return Tracker({"tracker": "still"}, run)
 
 
-def _tracker(settings: dict[str, Any], describe: Describe, cell: int, short_side: int | None, rule: Rule) -> Tracker:
+def feature_tracker(
+    settings: dict[str, Any], describe: Describe, cell: int, short_side: int | None = 480, rule: Rule = DINO_RULE
+) -> Tracker:
+    """Label propagation on any features, such as those of a network in training.
+
+    ``describe`` turns frames (all of one size, a multiple of ``cell`` pixels) into features, frame by frame, of every
+    cell, row by row; ``settings`` say all that these depend on. Raises :class:`ParameterError` for a ``short_side`` of
+    less than a cell.
+    """
     if short_side is not None and short_side < cell:
         raise ParameterError(f"short_side={short_side}: must be at least one cell, {cell} pixels")
 
