@@ -134,8 +134,15 @@ def test_several_methods_and_their_settings(photos, tmp_path, capsys):
     ]  # fmt: skip
     summary = read(out / "summary.json")
     assert summary["methods"] == {
-        "lost": {"method": "lost", "k": 5, "facet": "keys", "seed_similarity": "facet", "expansion": "facet"},
-        "tokencut": {"method": "tokencut", "tau": 0.1, "facet": "keys"},
+        "lost": {
+            "method": "lost",
+            "k": 5,
+            "facet": "keys",
+            "seed_similarity": "facet",
+            "expansion": "facet",
+            "centre": False,
+        },
+        "tokencut": {"method": "tokencut", "tau": 0.1, "facet": "keys", "centre": False},
     }
     assert summary["backbone"]["checksum"] == "random(0)"
     assert "tokencut: 3 of 3 photos boxed" in capsys.readouterr().out
@@ -260,9 +267,9 @@ def test_settings_go_to_the_methods_that_know_them():
     given = ["facet=tokens", "lost.k=7", "head=bcc"]
     methods = discover.method_settings(["lost", "tokencut", "dino_seg"], given)
     assert methods["lost"] == {
-        "method": "lost", "k": 7, "facet": "tokens", "seed_similarity": "facet", "expansion": "facet",
+        "method": "lost", "k": 7, "facet": "tokens", "seed_similarity": "facet", "expansion": "facet", "centre": False,
     }  # fmt: skip
-    assert methods["tokencut"] == {"method": "tokencut", "facet": "tokens", "tau": 0.2}
+    assert methods["tokencut"] == {"method": "tokencut", "facet": "tokens", "tau": 0.2, "centre": False}
     assert methods["dino_seg"] == {"method": "dino_seg", "head": "bcc", "rule": "largest"}
     with pytest.raises(ParameterError, match="--set"):
         discover.method_settings(["lost", "tokencut"], ["threshold=1"])

@@ -7,14 +7,17 @@ from foundling.discovery.classic import centre_box, selective_search, whole_imag
 from foundling.discovery.colour import colour_lost, colour_tokencut
 from foundling.discovery.dino_seg import dino_seg
 from foundling.discovery.export import coco_results
+from foundling.discovery.kmeans import kmeans_masks
 from foundling.discovery.lost import lost
 from foundling.discovery.methods import METHODS, Method, resolve_method
+from foundling.discovery.overlap_stream import MeasuredOverlap, measure_overlap
 from foundling.discovery.stream import Found, discover_images
 from foundling.discovery.tokencut import tokencut
 
 __all__ = [
     "METHODS",
     "Found",
+    "MeasuredOverlap",
     "Method",
     "centre_box",
     "coco_results",
@@ -22,7 +25,9 @@ __all__ = [
     "colour_tokencut",
     "dino_seg",
     "discover_images",
+    "kmeans_masks",
     "lost",
+    "measure_overlap",
     "resolve_method",
     "selective_search",
     "tokencut",

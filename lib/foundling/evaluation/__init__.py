@@ -3,5 +3,19 @@
 from foundling.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from foundling.evaluation.boxes import iou
 from foundling.evaluation.corloc import CorLoc, corloc, corloc_by_class
+from foundling.evaluation.overlap import Overlap, overlap_difference
+from foundling.evaluation.video import VideoScores, score_videos
 
-__all__ = ["CorLoc", "Interval", "corloc", "corloc_by_class", "iou", "mean_interval", "paired_difference"]
+__all__ = [
+    "CorLoc",
+    "Interval",
+    "Overlap",
+    "VideoScores",
+    "corloc",
+    "corloc_by_class",
+    "iou",
+    "mean_interval",
+    "overlap_difference",
+    "paired_difference",
+    "score_videos",
+]

@@ -6,18 +6,17 @@ average (§3.1). Centring keeps it from naming one prototype always, a low tempe
 collapse"). Unlike in the paper, the weight decay is constant.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Generator, Tensor, distributed, nn
+from torch import Generator, Tensor, nn
 
-from foundling.errors import ParameterError
 from foundling.training.batches import Batch
-from foundling.training.networks import DenseNetwork, follow, make_network, slow_copy, target_rate
+from foundling.training.networks import check_sides, follow, make_network, slow_copy, target_rate
 from foundling.training.objective import Objective
-from foundling.training.odin import world_size
+from foundling.training.processes import add_up, largest, world_size
 from foundling.training.settings import Dino as Settings
 from foundling.training.views import (
     BLUR_PROBABILITY,
@@ -144,7 +143,7 @@ class Dino(Objective):
             return sinkhorn(cosines / temperature, s.sinkhorn_iterations)
         targets = ((cosines - self.centre) / temperature).softmax(-1)
         if self.training:
-            self.centre.lerp_(over_processes(cosines.mean(0)) / world_size(), 1 - s.centre_decay)
+            self.centre.lerp_(add_up(cosines.mean(0)) / world_size(), 1 - s.centre_decay)
         return targets
 
     def after_step(self, step: int) -> None:
@@ -183,24 +182,7 @@ def sinkhorn(scores: Float[Tensor, "image prototype"], iterations: int) -> Float
     come last, and sum to 1.
     """
     for _ in range(iterations):
-        peak = over_processes(scores.amax(0), distributed.ReduceOp.MAX)
-        scores = scores - peak - over_processes((scores - peak).exp().sum(0)).log()
+        peak = largest(scores.amax(0))
+        scores = scores - peak - add_up((scores - peak).exp().sum(0)).log()
         scores = scores.log_softmax(-1)
     return scores.exp()
-
-
-def over_processes(values: Tensor, how: distributed.ReduceOp.RedOpType = distributed.ReduceOp.SUM) -> Tensor:
-    """The sum (or ``how``) over all processes of the run."""
-    if world_size() > 1:
-        distributed.all_reduce(values, how)
-    return values
-
-
-def check_sides(settings: Any, network: DenseNetwork, *names: str) -> None:
-    """Raises ParameterError if one of the named sides is no multiple of the network's cells."""
-    for name in names:
-        if (side := getattr(settings, name)) % network.stride:
-            raise ParameterError(
-                f"{name} = {side} must be a multiple of {network.stride}, the pixels of one feature of "
-                f"{settings.architecture}: use {max(side // network.stride, 1) * network.stride}"
-            )

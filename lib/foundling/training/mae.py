@@ -15,8 +15,7 @@ from torch import Generator, Tensor, nn
 
 from foundling.errors import ParameterError
 from foundling.training.batches import Batch
-from foundling.training.dino import check_sides
-from foundling.training.networks import make_network
+from foundling.training.networks import check_sides, make_network
 from foundling.training.objective import Objective
 from foundling.training.settings import Mae as Settings
 from foundling.training.views import crop, normalise, sample_windows, uniform, warn_if_enlarged

@@ -124,6 +124,16 @@ def _norm_channels(maps: Float[Tensor, "image channel r c"]) -> Float[Tensor, "i
     return F.layer_norm(maps.movedim(1, -1), maps.shape[1:2]).movedim(-1, 1)
 
 
+def check_sides(settings: Any, network: DenseNetwork, *names: str) -> None:
+    """Raises ParameterError if one of the named sides is no multiple of the network's cells."""
+    for name in names:
+        if (side := getattr(settings, name)) % network.stride:
+            raise ParameterError(
+                f"{name} = {side} must be a multiple of {network.stride}, the pixels of one feature of "
+                f"{settings.architecture}: use {max(side // network.stride, 1) * network.stride}"
+            )
+
+
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """A projector or predictor as BYOL and DetCon have it: two layers, batch normalisation between, no last bias."""
     return nn.Sequential(

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from foundling.discovery.kmeans import kmeans
 from foundling.errors import ParameterError
 from foundling.training.batches import Batch
-from foundling.training.networks import DenseNetwork, follow, make_network, mlp, slow_copy, target_rate
+from foundling.training.networks import DenseNetwork, check_sides, follow, make_network, mlp, slow_copy, target_rate
 from foundling.training.objective import Objective
 from foundling.training.processes import add_up, gather, rank, world_size
 from foundling.training.settings import Odin as Settings
@@ -186,12 +186,7 @@ class Odin(Objective):
 
 def check_settings(settings: Settings, network: DenseNetwork) -> None:
     """Raises ParameterError if sides and masks do not fit the network's grid."""
-    for name in ("span_side", "view_side"):
-        if (side := getattr(settings, name)) % network.stride:
-            raise ParameterError(
-                f"{name} = {side} must be a multiple of {network.stride}, the pixels of one feature of "
-                f"{settings.architecture}: use {max(side // network.stride, 1) * network.stride}"
-            )
+    check_sides(settings, network, "span_side", "view_side")
     places = (settings.span_side // network.stride) ** 2
     if settings.masks > places:
         raise ParameterError(

@@ -27,7 +27,17 @@ def gather(values: Tensor) -> Tensor:
 @torch.no_grad()
 def add_up(values: Tensor) -> Tensor:
     """The sum of the same tensor of all processes."""
-    total = values.detach().clone()
+    return _combine(values, distributed.ReduceOp.SUM)
+
+
+@torch.no_grad()
+def largest(values: Tensor) -> Tensor:
+    """The largest of the same tensor of all processes, place by place."""
+    return _combine(values, distributed.ReduceOp.MAX)
+
+
+def _combine(values: Tensor, how: distributed.ReduceOp.RedOpType) -> Tensor:
+    result = values.detach().clone()
     if world_size() > 1:
-        distributed.all_reduce(total)
-    return total
+        distributed.all_reduce(result, how)
+    return result
