@@ -91,7 +91,7 @@ def slow_contour_accuracy(found, truth):
         for row in range(mask.shape[0]):
             for column in range(mask.shape[1]):
                 block = mask[row : row + 2, column : column + 2]
-                edge[row, column] = len(np.unique(block)) > 1 and (block != block[0, 0]).any()
+                edge[row, column] = (block != mask[row, column]).any()
     if not mine.any() or not theirs.any():
         return float(mine.any() == theirs.any())
     precision = (mine & cv2.dilate(theirs, disk)).sum() / mine.sum()
@@ -99,7 +99,7 @@ def slow_contour_accuracy(found, truth):
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-@pytest.mark.parametrize("shape", [(60, 80), (90, 160), (240, 427)])  # radius 1, 2, 4
+@pytest.mark.parametrize("shape", [(60, 80), (90, 160), (40, 400)])  # radius 1, 2, 4
 def test_contours_against_the_oracle(rng, shape):
     for blur in (3, 9):
         found, truth = (cv2.GaussianBlur(rng.normal(size=shape), (0, 0), blur) > 0 for _ in range(2))

@@ -81,8 +81,8 @@ def render_video(
     tint, beats, phase = rng.normal(0, TINT, 3), rng.uniform(0.5, 1.5, 3), rng.uniform(0, 2 * np.pi, 3)
     frames, masks = [], []
     for time in np.linspace(0, 1, length):
-        canvas = _window(world, *(pan[0] + (pan[1] - pan[0]) * time) * (wide - size), size)
-        light = _window(lamps, *(walk[0] + (walk[1] - walk[0]) * time) * size, size)
+        canvas = _window(world, (pan[0] + (pan[1] - pan[0]) * time) * (wide - size), size)
+        light = _window(lamps, (walk[0] + (walk[1] - walk[0]) * time) * size, size)
         colour = np.exp(tint * np.sin(2 * np.pi * beats * time + phase))
         labels = np.zeros((size, size), dtype=np.uint8)
         for number, (placed, course) in enumerate(zip(objects, courses, strict=True), start=1):
@@ -131,9 +131,9 @@ def _at(placed: scenes.Placed, course: Course, time: float) -> scenes.Placed:
     )
 
 
-def _window(field: np.ndarray, x: float, y: float, size: int) -> Float[np.ndarray, "*shape"]:
-    """The square of ``size`` pixels whose upper left corner lies at ``x``, ``y``, between pixels if need be."""
-    centre = (x + (size - 1) / 2, y + (size - 1) / 2)
+def _window(field: np.ndarray, corner: Float[np.ndarray, "2"], size: int) -> Float[np.ndarray, "*shape"]:
+    """The square of ``size`` pixels whose upper left corner (x, y) lies at ``corner``, between pixels if need be."""
+    centre = (float(corner[0]) + (size - 1) / 2, float(corner[1]) + (size - 1) / 2)
     return cv2.getRectSubPix(field.astype(np.float32), (size, size), centre)
 
 
