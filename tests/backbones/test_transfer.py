@@ -135,7 +135,9 @@ def test_torchvisions_own_detector_takes_the_file_as_it_is(
     resnet50: tuple[DenseNetwork, Path, Path], images: Tensor
 ) -> None:
     trained, plain, _ = resnet50
-    detector = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2).eval()  # as data/README.md says
+    detector = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=2
+    ).eval()  # as data/README.md says
     detector.backbone.body.load_state_dict(load_file(plain))
     assert_maps_close(list(detector.backbone.body(images).values()), stages(trained, images))
 
@@ -192,12 +194,12 @@ def test_detectors_train_and_detect(tmp_path: Path, network: tuple[str, dict[str
     assert len(found) == 2 and all(f["boxes"].shape[0] > 0 for f in found)
 
 
-def test_a_pyramid_of_another_network_is_refused(resnet50: tuple[DenseNetwork, Path, Path], tmp_path: Path) -> None:
-    _, _, dense = resnet50
+def test_a_pyramid_of_another_network_is_refused(resnet18: tuple[DenseNetwork, Path, Path], tmp_path: Path) -> None:
+    _, _, dense = resnet18
     tensors, trained = load_file(dense), read_trained(dense)
     tensors["fpn.inner_blocks.0.0.weight"] = torch.zeros(256, 7, 1, 1)
     file = rewrite(tmp_path, tensors, {"architecture": trained.architecture})
-    with pytest.raises(WeightsError, match=r"other\.safetensors: its feature pyramid does not fit a resnet50 \(inner"):
+    with pytest.raises(WeightsError, match=r"other\.safetensors: its feature pyramid does not fit a resnet18 \(inner"):
         torchvision_backbone(file)
 
 

@@ -163,8 +163,8 @@ def to_detectron2(file: str | Path, out: str | Path) -> dict[str, Any]:
     trained = read_trained(file)
     if not is_common_resnet(trained):
         raise WeightsError(
-            f"{trained.file} holds {trained.architecture} with the options {trained.options}, which Detectron2 has not "
-            f"as a ResNet: give a file of one of {', '.join(RESNETS)}, without options"
+            f"{trained.file} holds {trained.architecture} with the options {trained.options}, which is none of "
+            f"Detectron2's ResNets: give a file of one of {', '.join(RESNETS)}, without options"
         )
     make_timm(trained, {})  # or an error: Detectron2 itself would only log what does not fit
     arrays = {name: tensor.float().numpy() for name, tensor in _detectron2_names(trained).items()}
