@@ -62,7 +62,7 @@ class VideoScores:
 
 
 def score_videos(
-    videos: Iterable[tuple[str, UInt8[np.ndarray, "frame h w"], UInt8[np.ndarray, "frame h w"]]],
+    videos: Iterable[tuple[str, UInt8[np.ndarray, "_ _ _"], UInt8[np.ndarray, "_ _ _"]]],  # each of its own shape
     *,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
@@ -70,7 +70,7 @@ def score_videos(
 ) -> VideoScores:
     """Score ``videos``: name, masks found and masks annotated, one video at a time (DAVIS 2017, semi-supervised).
 
-    Masks are object numbers, as in :func:`score_video`. The interval of J&F comes from resampling whole videos, whose
+    Masks are object numbers [frame, height, width], as in :func:`score_video`. The interval of J&F comes from resampling whole videos, whose
     objects share their difficulty.
 
     Raises :class:`ParameterError` if there is no video, and as :func:`score_video`.
