@@ -70,8 +70,8 @@ def score_videos(
 ) -> VideoScores:
     """Score ``videos``: name, masks found and masks annotated, one video at a time (DAVIS 2017, semi-supervised).
 
-    Masks are object numbers [frame, height, width], as in :func:`score_video`. The interval of J&F comes from resampling whole videos, whose
-    objects share their difficulty.
+    Masks are object numbers [frame, height, width], as in :func:`score_video`. The interval of J&F comes from
+    resampling whole videos, whose objects share their difficulty.
 
     Raises :class:`ParameterError` if there is no video, and as :func:`score_video`.
     """
