@@ -1,13 +1,8 @@
 """The embedded dataset ``scenes``: procedural pictures with known instances, made on first use.
 
-A scene has one or two background regions of different material, objects of twelve categories, each a shape with its
-own pattern and two preferred hues, and dappled light: soft shadows that darken a patch by more than materials differ.
-Object colours are often taken from the background, so that colour alone does not find the objects. One seed is one
-composition at any size.
-
-How hard the scenes are was chosen on training scenes with hand-made features before any network saw them: with even
-light, the mean and deviation of a patch's colours, centred per image, find as much as a trained network does; with
-three or more regions no small network learned anything.
+A scene has two or three background regions of different material under uneven light, and objects of twelve
+categories, each a shape with its own pattern and two preferred hues. Object colours are often taken from the
+background, so that colour alone does not find the objects. One seed is one composition at any size.
 """
 
 import json
@@ -25,7 +20,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from pycocotools import mask as rle
-from scipy.special import expit
 from tqdm import tqdm
 
 from foundling.datasets.scenes_shapes import CATEGORIES
@@ -33,7 +27,7 @@ from foundling.datasets.scenes_textures import MATERIALS, lch, noise, region_map
 from foundling.errors import ParameterError
 from foundling.paths import data_dir
 
-VERSION = 2
+VERSION = 1
 ANNOTATIONS = "instances.json"
 KINDS = ("single", "multi")
 SPLITS = {"single_train": 2000, "single_val": 300, "multi_train": 2000, "multi_val": 300}  # default counts
@@ -169,15 +163,15 @@ def _draw_file(
 
 
 def _background(rng: np.random.Generator, size: int) -> tuple[Float[np.ndarray, "h w 3"], list[tuple[float, float]]]:
-    count = int(rng.integers(1, 3))
+    count = int(rng.choice([2, 3], p=[0.5, 0.5]))
     weights = region_map(rng, size, count)
     canvas = np.zeros((size, size, 3), np.float32)
     tones = []
     for weight, material in zip(weights, rng.permutation(len(MATERIALS))[:count], strict=True):
         hue, lightness, chroma = rng.uniform(0, 360), rng.uniform(38, 75), rng.uniform(12, 45)
-        contrast = rng.uniform(10, 18)
-        low = lch(lightness - contrast, chroma, hue - 30)
-        high = lch(lightness + contrast, chroma, hue + 30)
+        contrast = rng.uniform(9, 17)
+        low = lch(lightness - contrast, chroma, hue - 12)
+        high = lch(lightness + contrast, chroma, hue + 12)
         field = np.clip(0.5 + 0.5 * MATERIALS[material](rng, size), 0, 1) * weight
         canvas += weight[..., None] * low + field[..., None] * (high - low)
         tones.append((hue, lightness))
@@ -185,10 +179,7 @@ def _background(rng: np.random.Generator, size: int) -> tuple[Float[np.ndarray, 
 
 
 def _light(rng: np.random.Generator, size: int) -> Float[np.ndarray, "h w"]:
-    """Uneven light times one layer of soft-edged shadows, which leave a quarter to over half of the light."""
-    light = np.exp(0.3 * noise(rng, size, 2) + 0.2 * noise(rng, size, 4))
-    edge = noise(rng, size, 3) + 0.4 * noise(rng, size, 6) - rng.uniform(-0.5, 0.5)
-    return light * (1 - rng.uniform(0.45, 0.75) * expit(20 * edge))
+    return 1.0 + 0.2 * noise(rng, size, 2) + 0.12 * noise(rng, size, 4)
 
 
 def _place(rng: np.random.Generator, kind: str, tones: list[tuple[float, float]]) -> list[Placed]:

@@ -153,7 +153,7 @@ def _craters(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field
 
 
 def _stripes(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    return smooth_step(np.sin((u + v) * 15), -0.15, 0.15), _none(u)
+    return smooth_step(np.sin((u + v) * 8.5), -0.15, 0.15), _none(u)
 
 
 def _grooves(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
@@ -190,13 +190,13 @@ def _wings(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
 
 
 def _quarters(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    quarter = smooth_step(np.sin(9 * u) * np.sin(9 * (v + 0.25)) * 8, -1.0, 1.0)
+    quarter = smooth_step(u * (v + 0.25) * 60, -1.0, 1.0)
     return quarter, smooth_step(-np.minimum(np.abs(u), np.abs(v + 0.25)), -0.07, -0.04)
 
 
 def _sectors(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
     x, y = u - 0.2, v + 0.25
-    return smooth_step(np.sin(6 * np.arctan2(y, x)), -0.12, 0.12), smooth_step(-np.hypot(x, y), -0.17, -0.13)
+    return smooth_step(np.sin(3 * np.arctan2(y, x)), -0.12, 0.12), smooth_step(-np.hypot(x, y), -0.17, -0.13)
 
 
 CATEGORIES = (

@@ -1,5 +1,4 @@
-"""Backgrounds of ``scenes``: regions of different material, fine enough that a patch of eight pixels at a side of 96 to
-128 holds a piece of the pattern, not one tone of it.
+"""Backgrounds of ``scenes``: two or three regions of different material, and the light that falls on them.
 
 Everything is a function of unit coordinates and of lattices of fixed shape, so that one seed gives one composition
 at any image size.
@@ -46,23 +45,23 @@ def _turned(rng: np.random.Generator, size: int) -> tuple[Field, Field]:
 
 
 def _clouds(rng: np.random.Generator, size: int) -> Field:
-    return 0.3 * noise(rng, size, 9) + 0.6 * noise(rng, size, 21) + 0.7 * noise(rng, size, 43)
+    return noise(rng, size, 5) + 0.6 * noise(rng, size, 11) + 0.4 * noise(rng, size, 23)
 
 
 def _waves(rng: np.random.Generator, size: int) -> Field:
     a, _ = _turned(rng, size)
-    return np.sin(a * rng.uniform(95, 150) + 2.5 * noise(rng, size, 6))
+    return np.sin(a * rng.uniform(40, 75) + 2.5 * noise(rng, size, 5))
 
 
 def _grain(rng: np.random.Generator, size: int) -> Field:
     a, b = _turned(rng, size)
-    streaks = noise(rng, 256, (64, 12))
+    streaks = noise(rng, 256, (48, 6))
     return 1.4 * cv2.remap(streaks, 127 + a * 90, 127 + b * 90, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def _pebbles(rng: np.random.Generator, size: int) -> Field:
     """Voronoi cells of a jittered lattice, each with its own shade, darker towards the edges."""
-    cells = int(rng.integers(15, 22))
+    cells = int(rng.integers(7, 12))
     points = (np.indices((cells, cells)).reshape(2, -1) + rng.uniform(0.1, 0.9, (2, cells * cells))) / cells
     rows, columns = (points * size).astype(int)
     image = np.full((size, size), 255, np.uint8)
@@ -76,22 +75,22 @@ def _pebbles(rng: np.random.Generator, size: int) -> Field:
 
 
 def _camouflage(rng: np.random.Generator, size: int) -> Field:
-    return 2 * smooth_step(noise(rng, size, 36) + 0.4 * noise(rng, size, 60), -0.05, 0.05) - 1
+    return 2 * smooth_step(noise(rng, size, 9) + 0.4 * noise(rng, size, 19), -0.05, 0.05) - 1
 
 
 def _weave(rng: np.random.Generator, size: int) -> Field:
     a, b = _turned(rng, size)
-    f = rng.uniform(90, 140)
+    f = rng.uniform(45, 70)
     return np.sin(a * f) * np.sin(b * f) * 1.3
 
 
 def _speckle(rng: np.random.Generator, size: int) -> Field:
-    return 1.3 * noise(rng, size, 44) + 0.5 * noise(rng, size, 16)
+    return 1.3 * noise(rng, size, 34) + 0.5 * noise(rng, size, 8)
 
 
 def _tiles(rng: np.random.Generator, size: int) -> Field:
     a, b = _turned(rng, size)
-    f = rng.uniform(14, 20)
+    f = rng.uniform(7, 11)
     joint = np.minimum(np.abs(np.sin(np.pi * a * f)), np.abs(np.sin(np.pi * b * f)))
     return 2 * smooth_step(joint, 0.12, 0.3) - 1 + 0.4 * noise(rng, size, 6)
 
@@ -109,7 +108,7 @@ MATERIALS: tuple[Callable[[np.random.Generator, int], Field], ...] = (
 
 
 def region_map(rng: np.random.Generator, size: int, count: int) -> Float[np.ndarray, "region row column"]:
-    """Antialiased weights of ``count`` (1 to 3) regions: each split is a noisy ramp, cut so that no region is small."""
+    """Antialiased weights of ``count`` (2 or 3) regions: each split is a noisy ramp, cut so that no region is small."""
     weights = [np.ones((size, size), np.float32)]
     for _ in range(count - 1):
         turn, share = rng.uniform(0, 2 * np.pi), rng.uniform(0.38, 0.62)
