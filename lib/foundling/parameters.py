@@ -4,15 +4,17 @@ One model a notebook; its defaults are those of the notebook's ``parameters`` ce
 Values are checked strictly: ``"8"`` is not a number and ``true`` is not 1. Importing this module imports no torch.
 """
 
-import difflib
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
+from foundling.checking import check_model as check_model
+from foundling.checking import explain
+from foundling.checking import suggest as suggest
 from foundling.errors import ParameterError
 from foundling.paths import ROOT
 
@@ -30,6 +32,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "selective_search": {"method": "selective_search"},
 }
 DRAWN = ("lost", "tokencut", "dino_seg")  # labels that the notebook needs, dino_seg if the backbone has attention
+
+TRAINING: dict[str, dict[str, Any]] = {"odin_short": {"settings": "odin_short"}}  # label -> file, and what differs
+# Names of metrics in notebook 08 that no training run may have
+CONTROLS = ("random", "colour_mean", "colour_deviation", "centre_box", "grid", "still", "colour")
 
 
 class Parameters(BaseModel):
@@ -102,7 +108,69 @@ class SingleObjectDiscovery(Parameters):
         return {f"lost_k{k}": {**self.methods["lost"], "k": k} for k in self.lost_ks}
 
 
-NOTEBOOKS: dict[str, type[Parameters]] = {"01_features": Features, "02_single_object_discovery": SingleObjectDiscovery}
+class RepresentationLearning(Parameters):
+    """08_representation_learning: networks trained without labels, watched and compared."""
+
+    size: int = Field(128, ge=96, le=512, description="side of a scene in pixels, 96 to 512; only for scenes")
+    compare_backbones: list[BackboneName] = Field(
+        [], description="further networks to set beside it; its own untrained weights are always a control"
+    )
+    training: dict[str, dict[str, Any]] = Field(
+        TRAINING,
+        description="label -> {'settings': file in studies/training, what differs from it}; empty: nothing is trained",
+    )
+    train_minutes: float = Field(0.0, ge=0, allow_inf_nan=False, description="minutes after which a run stops; 0: none")
+    lost_ks: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 2, 5, 10, 20], description="LOST's k, chosen on training images (without them the first); empty: no LOST"
+    )
+    lost_facets: list[Literal["keys", "queries", "values", "tokens"]] = Field(
+        ["keys", "tokens"], min_length=1, description="LOST's features, chosen likewise; TokenCut has the first"
+    )
+    taus: list[Annotated[float, Field(ge=-1, le=1)]] = Field(
+        [0.0, 0.2, 0.4], description="TokenCut's tau, chosen likewise, -1 to 1; empty: no TokenCut"
+    )
+    choose_limit: int = Field(150, ge=1, le=2000, description="training images on which settings are chosen, 1 to 2000")
+    overlap_ks: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 2, 4, 8, 16, 32, 64, 128], description="k of every k-means whose clusters are proposals; empty: no overlap"
+    )
+    overlap_side: int = Field(
+        0, ge=0, le=4096, description="pixels of the square; 0: as published, for scenes their size"
+    )
+    overlap_limit: int = Field(60, ge=0, description="images for the overlap, from the first; 0: all")
+    videos: str = Field("scenes_video", description="videos to follow objects in: scenes_video, davis, or empty: none")
+    video_root: str = Field("", description="folder of the videos; empty: where `foundling data` puts them")
+    video_limit: int = Field(4, ge=0, description="number of videos, from the first; 0: all")
+
+    @model_validator(mode="after")
+    def _training(self) -> "RepresentationLearning":
+        for label in self.training:
+            if not re.match(LABEL, label) or label in (self.backbone, *self.compare_backbones, *CONTROLS):
+                raise ValueError(
+                    f"training: label {label!r} names metrics: use lower-case letters, digits and _, and no name of a "
+                    "backbone or control of this notebook"
+                )
+        self.runs()
+        return self
+
+    def runs(self) -> dict[str, Any]:
+        """Label -> settings (a model of :mod:`foundling.training.settings`) of each training run."""
+        from foundling.training.recipes import recipe
+
+        try:
+            return {label: recipe(given, f"training.{label}") for label, given in self.training.items()}
+        except ParameterError as error:
+            raise ValueError(str(error)) from None
+
+    def compared(self) -> list[str]:
+        """``compare_backbones`` without the untrained weights of the backbone, which are a control anyhow."""
+        return [name for name in self.compare_backbones if name != f"{self.backbone}:random"]
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {
+    "01_features": Features,
+    "02_single_object_discovery": SingleObjectDiscovery,
+    "08_representation_learning": RepresentationLearning,
+}
 
 
 def model_of(notebook: str) -> type[Parameters]:
@@ -119,14 +187,6 @@ def validate(notebook: str, values: Mapping[str, Any], where: str = "") -> Param
     the value and its type, what is legal, and the nearest name for an unknown one.
     """
     return check_model(model_of(notebook), values, ", ".join(filter(None, (where, f"notebook {notebook}"))))
-
-
-def check_model(model: type[BaseModel], values: Mapping[str, Any], where: str) -> Any:
-    """``values`` as an instance of ``model``; raises :class:`ParameterError` that lists every problem."""
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        raise ParameterError("\n".join(f"{where}: {line}" for line in _explain(error, model))) from None
 
 
 def check_names(parameters: Parameters, where: str) -> None:
@@ -151,6 +211,8 @@ def check_names(parameters: Parameters, where: str) -> None:
     if isinstance(parameters, SingleObjectDiscovery):
         wrong += [line for label in parameters.methods for line in _wrong_settings(label, parameters.methods[label])]
         wrong += [] if wrong else _unserved(parameters)
+    if isinstance(parameters, RepresentationLearning):
+        wrong += _wrong_learning(parameters)
     if wrong:
         raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
 
@@ -186,13 +248,6 @@ def split_backbone(name: str) -> tuple[str, str]:
     return base, weights or "pretrained"
 
 
-def suggest(name: str, legal: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest legal one, and all of them."""
-    legal = list(legal)
-    near = difflib.get_close_matches(str(name), legal, n=1, cutoff=0.5)
-    return f": did you mean {near[0]!r}? Legal: {', '.join(legal)}" if near else f". Legal: {', '.join(legal)}"
-
-
 def _check_label(label: str, settings: Mapping[str, Any]) -> None:
     if not re.match(LABEL, label):
         raise ValueError(f"methods: label {label!r} may hold lower-case letters, digits and _ only (it names a metric)")
@@ -226,6 +281,30 @@ def _unserved(parameters: SingleObjectDiscovery) -> list[str]:
     return wrong
 
 
+def _wrong_learning(parameters: RepresentationLearning) -> list[str]:
+    """Videos, datasets and architectures that do not exist, and facets that a network does not have."""
+    from foundling.backbones import BACKBONES
+    from foundling.datasets import DATASETS, VIDEOS
+    from foundling.training.observe import RESNETS, is_vit
+
+    wrong = []
+    for name in (parameters.backbone, *(split_backbone(entry)[0] for entry in parameters.compare_backbones)):
+        if name in BACKBONES and (absent := [f for f in parameters.lost_facets if f not in BACKBONES[name].facets]):
+            legal = ", ".join(f for f in BACKBONES[name].facets if f in ("keys", "queries", "values", "tokens"))
+            wrong.append(f"lost_facets: {name} has no {', '.join(absent)}: choose among {legal}")
+    if parameters.videos and parameters.videos not in VIDEOS:
+        wrong.append(f"unknown videos {parameters.videos!r}{suggest(parameters.videos, VIDEOS)}")
+    for label, settings in parameters.runs().items():
+        if settings.dataset not in DATASETS:
+            wrong.append(f"training.{label}: unknown dataset {settings.dataset!r}{suggest(settings.dataset, DATASETS)}")
+        if settings.architecture not in RESNETS and not is_vit(settings.architecture):
+            wrong.append(
+                f"training.{label}: architecture {settings.architecture!r} is none that the notebook can look into: "
+                f"use a ViT or one of {', '.join(RESNETS)} (foundling train takes others, too)"
+            )
+    return wrong
+
+
 def _wrong_settings(label: str, settings: Mapping[str, Any]) -> list[str]:
     """What is wrong with the settings of one label: types by its method's signature, then values by the method."""
     from foundling.discovery import METHODS as registry
@@ -240,7 +319,7 @@ def _wrong_settings(label: str, settings: Mapping[str, Any]) -> list[str]:
         checked = model.model_validate(given).model_dump(exclude_unset=True)
         resolve_method(label, {"method": name, **checked})
     except ValidationError as error:
-        return [f"methods.{label}: {line}" for line in _explain(error, model)]
+        return [f"methods.{label}: {line}" for line in explain(error, model)]
     except ParameterError as error:
         return [f"methods.{label}: {error}"]
     return []
@@ -255,32 +334,3 @@ def _settings_model(name: str, run: Any) -> type[BaseModel]:
         for a in arguments
     }
     return create_model(name, __config__=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False), **fields)
-
-
-def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """One line a problem: name, value, type, what is legal."""
-    lines: dict[str, str] = {}
-    for problem in error.errors():
-        loc, value = problem["loc"], problem["input"]
-        if len(loc) > 1 and loc[-1] in ("int", "float", "str", "bool"):  # one of the types that are legal there
-            loc = loc[:-1]
-        name = ".".join(map(str, loc))
-        if problem["type"] == "extra_forbidden":
-            lines[name] = f"unknown parameter {name!r} (value {value!r}){suggest(name, model.model_fields)}"
-        elif problem["type"] == "value_error":
-            lines[problem["msg"]] = problem["msg"].removeprefix("Value error, ")
-        elif problem["type"] == "missing":
-            lines[name] = f"{name} is missing"
-        elif name in lines:
-            lines[name] += f" or {_legal(problem['msg']).removeprefix('should be ')}"
-        else:
-            field = model.model_fields.get(str(loc[0]))
-            about = f" ({field.description})" if field and field.description else ""
-            legal = f"it {_legal(problem['msg'])}{about}"
-            lines[name] = f"{name} = {value!r}, of type {type(value).__name__}, is not legal: {legal}"
-    return list(lines.values())
-
-
-def _legal(message: str) -> str:
-    """What pydantic says about a value, without its subject: "should be a valid integer"."""
-    return re.sub("^(Input|String|Value) ", "", message)

@@ -28,9 +28,11 @@ from foundling.errors import FoundlingError, ParameterError
 from foundling.parameters import (
     NOTEBOOKS,
     Parameters,
+    RepresentationLearning,
     check_model,
     check_names,
     dataset_options,
+    from_root,
     split_backbone,
     suggest,
     validate,
@@ -166,6 +168,8 @@ def missing(study: Study) -> list[Need]:
         if not (paths.NOTEBOOKS / f"{notebook}.ipynb").is_file():
             needs.append(Need(f"the notebook {notebook}.ipynb", f"restore it in {paths.NOTEBOOKS}"))
         needs += [*_missing_data(parameters), *_missing_weights(parameters)]
+        if isinstance(parameters, RepresentationLearning):
+            needs += [*_missing_videos(parameters), *_missing_training_images(parameters)]
     return list(dict.fromkeys(needs))
 
 
@@ -246,6 +250,34 @@ def _missing_data(parameters: Parameters) -> list[Need]:
     if not len(dataset):
         return [Need(f"images: the dataset {parameters.dataset!r} is empty", "check root and split")]
     return []
+
+
+def _missing_videos(parameters: RepresentationLearning) -> list[Need]:
+    from foundling.datasets import VIDEOS, open_videos
+
+    if parameters.videos in ("", "scenes_video") or parameters.videos not in VIDEOS:  # made on first use; told before
+        return []
+    try:
+        open_videos(parameters.videos, root=from_root(parameters.video_root))
+    except FoundlingError as error:
+        remedy = "put the videos there" if parameters.video_root else f"foundling data {parameters.videos}"
+        return [Need(f"the videos {parameters.videos!r}: {' '.join(str(error).split())}", remedy)]
+    return []
+
+
+def _missing_training_images(parameters: RepresentationLearning) -> list[Need]:
+    from foundling.datasets import DATASETS, open_dataset
+
+    needs = []
+    for label, settings in parameters.runs().items():
+        if settings.dataset == "scenes" or settings.dataset not in DATASETS:  # drawn on first use; told by check_names
+            continue
+        try:
+            open_dataset(settings.dataset, split=settings.split or None, root=from_root(settings.root))
+        except FoundlingError as error:
+            remedy = "put the images there" if settings.root else f"foundling data {settings.dataset}"
+            needs.append(Need(f"the training images of {label}: {' '.join(str(error).split())}", remedy))
+    return needs
 
 
 def _missing_weights(parameters: Parameters) -> list[Need]:

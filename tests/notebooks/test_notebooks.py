@@ -16,6 +16,12 @@ from strange_images import make_strange_images
 
 ALL = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 TINY = {"dataset": "scenes", "size": 96, "limit": 6, "device": "cpu", "batch_size": 4}
+TINY_RUN = {"settings": "odin_short", "images": 24, "batch": 8, "steps": 4, "warmup": 1, "hidden": 32, "probes": 4}
+TINY_LEARNING = {
+    "training": {"tiny": {**TINY_RUN, "export_at": [2], "monitor_every": 2}}, "choose_limit": 4, "lost_ks": [1, 5],
+    "lost_facets": ["keys"], "taus": [0.2], "overlap_ks": [1, 4, 16], "overlap_limit": 4, "video_limit": 1,
+}  # fmt: skip
+FURTHER = {"08_representation_learning": TINY_LEARNING}  # what makes a notebook small beside TINY
 MAX_BYTES = 6_000_000  # of an executed notebook
 LONGEST_CELL = 30  # lines of code
 
@@ -29,7 +35,9 @@ def data_folder(tmp_path_factory):
 
 def run(name: str, folder: Path, **values: object) -> tuple[dict[str, float], dict[str, object]]:
     """Metrics and provenance of the notebook ``name``, executed into ``folder``."""
-    run_notebook(paths.NOTEBOOKS / f"{name}.ipynb", {**TINY, **values, "out": str(folder)}, "test")
+    run_notebook(
+        paths.NOTEBOOKS / f"{name}.ipynb", {**TINY, **FURTHER.get(name, {}), **values, "out": str(folder)}, "test"
+    )
     return tuple(json.loads((folder / f"{part}.json").read_text()) for part in ("metrics", "provenance"))
 
 
@@ -72,6 +80,50 @@ def whole_image_corloc() -> float:
         sides = sample.target.boxes[:, 2:] - sample.target.boxes[:, :2]
         hits.append((sides.prod(axis=1) / 96**2).max() >= 0.5)
     return 100 * float(np.mean(hits))
+
+
+CONTROLS = (
+    "random",
+    "random_centred",
+    "colour_mean",
+    "colour_mean_centred",
+    "colour_deviation",
+    "colour_deviation_centred",
+)
+
+
+@pytest.mark.notebook
+def test_representation_learning(tmp_path):  # 30 s
+    runs = {**TINY_LEARNING["training"], "mae": {"objective": "mae", "image_side": 96, "workers": 0, **TINY_RUN}}
+    del runs["mae"]["settings"], runs["mae"]["hidden"]
+    metrics, provenance = run("08_representation_learning", tmp_path, training=runs)
+    check_results(tmp_path)
+    for name in ("scenes_odin", "tiny", "mae", *CONTROLS):
+        for method in ("corloc", "tokencut"):
+            assert metrics[f"{method}.{name}"] * 6 / 100 == pytest.approx(round(metrics[f"{method}.{name}"] * 6 / 100))
+    assert 0 <= metrics["corloc.centre_box"] <= 100
+    for name in ("scenes_odin", "tiny", "mae", "random"):
+        for metric in ("abo_i", "abo_c", "or", "jf"):
+            assert 0 <= metrics[f"{metric}.{name}"] <= 100
+        assert metrics[f"abo_i.{name}.low"] <= metrics[f"abo_i.{name}"] <= metrics[f"abo_i.{name}.high"]
+    assert metrics["abo_i.tiny.step4"] == metrics["abo_i.tiny"] != metrics["abo_i.tiny.step2"]
+    gain = metrics["abo_i.tiny"] - metrics["abo_i.tiny.step0"]
+    assert metrics["difference.abo_i.tiny.training"] == pytest.approx(gain)
+    assert {f"difference.{m}.scenes_odin.random" for m in ("corloc", "tokencut", "abo_i", "jf")} <= metrics.keys()
+    best = max(metrics[f"corloc.{name}"] for name in (*CONTROLS, "centre_box"))
+    assert metrics["difference.corloc.tiny.best_control"] == pytest.approx(metrics["corloc.tiny"] - best)
+    assert (tmp_path / "training" / "tiny.safetensors").is_file()
+    assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random", "tiny", "mae"}
+
+
+@pytest.mark.notebook
+def test_representation_learning_without_training_videos_or_methods(tmp_path):  # 15 s
+    nothing = {"training": {}, "videos": "", "lost_ks": [], "taus": []}
+    metrics, provenance = run("08_representation_learning", tmp_path, **nothing)
+    check_results(tmp_path)
+    assert 0 < metrics["abo_i.scenes_odin"] < 100
+    assert not any(name.startswith(("corloc", "tokencut", "jf")) for name in metrics)
+    assert "jf.scenes_odin" in provenance["not_available"]
 
 
 @pytest.mark.notebook

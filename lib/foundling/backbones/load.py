@@ -57,14 +57,18 @@ def load_backbone(
     entry = _entry(name)
     where = _device(device)
     if weights == "random":
-        return _describe(entry, build_network(entry, seed).to(where), "random", f"random({seed})", where)
+        return describe(entry, build_network(entry, seed).to(where), "random", f"random({seed})", where)
     path = fetch_weights(entry) if weights == "pretrained" else _given(weights)
     network = build_network(entry, seed)
     network.load_state_dict(fit_state(entry, network, path))
-    return _describe(entry, network.to(where), str(path), checksum(path)[:12], where)
+    return describe(entry, network.to(where), str(path), checksum(path)[:12], where)
 
 
-def _describe(entry: Entry, network: Any, source: str, identity: str, device: torch.device) -> Backbone:
+def describe(entry: Entry, network: Any, source: str, identity: str, device: torch.device) -> Backbone:
+    """A network of ``entry``'s architecture, frozen and on its device, as a backbone.
+
+    ``source`` says where its weights came from, ``identity`` which they are.
+    """
     if entry.family == "cnn":
         channels = [m.out_channels for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
         heads, blocks = 0, 1

@@ -1,0 +1,88 @@
+"""Rows of the tables of notebook 08: what networks and controls reach, with intervals, beside what papers print."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from foundling.evaluation.corloc import CorLoc
+from foundling.evaluation.overlap import Overlap
+from foundling.evaluation.video import VideoScores
+
+Printed = Mapping[str, Mapping[str, float]]  # row -> metric -> the number that a paper prints
+METHODS = {"corloc": "LOST", "tokencut": "TokenCut"}  # first word of a metric -> the method's name
+
+
+def in_short(settings: Mapping[str, Any]) -> str:
+    """The settings of a method that were chosen: ``"facet keys, k 5, centred"``."""
+    named = [f"{name} {settings[name]}" for name in ("facet", "k", "tau", "side") if name in settings]
+    return ", ".join([*named, "centred"] if settings.get("centre") else named)
+
+
+def corloc_rows(hits: Mapping[str, CorLoc], settings: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for every network and control, in order of first appearance: CorLoc of each method, and its settings.
+
+    ``hits`` and ``settings`` have the names of metrics as keys: ``corloc.<row>`` (LOST) and ``tokencut.<row>``.
+    """
+    rows = []
+    for name in dict.fromkeys(label.partition(".")[2] for label in hits):
+        row: dict[str, Any] = {"features": name}
+        for word, method in METHODS.items():
+            if (score := hits.get(f"{word}.{name}")) is not None:
+                row[method] = (score.value, score.low, score.high)
+                row[f"{method}: settings"] = in_short(settings[f"{word}.{name}"])
+        rows.append(row)
+    return rows
+
+
+def overlap_rows(overlaps: Mapping[str, Overlap], printed: Printed) -> list[dict[str, Any]]:
+    """A row for every network and control: ABO of instances and classes, OR, and what is printed for the same."""
+    return [
+        {
+            "features": name,
+            "ABO_i": tuple(ours.abo_i),
+            "ABO_c": tuple(ours.abo_c),
+            "OR": tuple(ours.recovery),
+            **_beside(name, printed),
+        }
+        for name, ours in overlaps.items()
+    ]
+
+
+def video_rows(scores: Mapping[str, VideoScores], printed: Printed) -> list[dict[str, Any]]:
+    """A row for every tracker: J&F, J and F, recall and decay of J, and what is printed for the same."""
+    return [
+        {
+            "features": name,
+            "J&F": tuple(score.jf),
+            "J": score.j.mean,
+            "F": score.f.mean,
+            "J recall": score.j.recall,
+            "J decay": score.j.decay,
+            **_beside(name, printed),
+        }
+        for name, score in scores.items()
+    ]
+
+
+def run_rows(
+    differing: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]],
+    overlaps: Mapping[str, Overlap],
+    printed: Printed,
+) -> list[dict[str, Any]]:
+    """A row for every training run: what differs in its settings, ``facts`` of it, its overlap, what is printed."""
+    rows = []
+    for name, values in differing.items():
+        row: dict[str, Any] = {"run": name, **values, **facts[name]}
+        if name in overlaps:
+            row |= {"ABO_i": tuple(overlaps[name].abo_i), "OR": tuple(overlaps[name].recovery)}
+        rows.append({**row, **_beside(name, printed)})
+    return rows
+
+
+def _beside(name: str, printed: Printed) -> dict[str, float]:
+    return {f"{metric}, published": value for metric, value in printed.get(name, {}).items()}
+
+
+def ordered(names: Sequence[str], first: Sequence[str]) -> list[str]:
+    """``names`` with those that are among ``first`` in front, in its order."""
+    return [*(name for name in first if name in names), *(name for name in names if name not in first)]
