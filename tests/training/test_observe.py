@@ -71,6 +71,19 @@ def test_the_stages_of_a_run_and_their_networks(settings, tmp_path):
     assert torch.dist(maps[2], expected) < 0.1 * torch.dist(maps[1], expected)
 
 
+def test_a_run_is_kept_apart_from_one_with_other_settings_or_scenes(settings, monkeypatch):
+    def path(**changes: Any) -> Path:
+        return observe.run_path(Path("x"), "a", settings.model_copy(update=changes))
+
+    assert path().parent == Path("x") and path().name.startswith("a-")
+    assert path(workers=3, export_at=[1], root="elsewhere") == path()  # no step depends on them
+    scenes, others = path(dataset="scenes"), path()
+    assert len({path(), path(seed=1), path(masks=4), scenes}) == 4
+    monkeypatch.setattr(observe, "VERSION", 99)
+    assert path(dataset="scenes") != scenes
+    assert path() == others
+
+
 def test_a_run_without_steps_has_only_its_untrained_network(settings, tmp_path):
     assert observe.stages(settings, tmp_path / "nothing", 0) == {0: None}
 

@@ -1,5 +1,7 @@
 """A look at training runs: their networks at several steps, as backbones, and what Odin's loss compares."""
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from foundling.backbones import Backbone, Entry
 from foundling.backbones.checkpoint import checksum, fit_state
 from foundling.backbones.load import describe
 from foundling.backbones.networks import build_network
+from foundling.datasets.scenes import VERSION
 from foundling.discovery.overlap_sources import Describe, at_stride_32, dense_network
 from foundling.errors import ParameterError, WeightsError
 from foundling.training.checkpoints import beside, load_state
@@ -23,12 +26,22 @@ from foundling.training.data import TrainingSet
 from foundling.training.networks import make_network, mlp
 from foundling.training.objectives import make_objective
 from foundling.training.odin import Inputs, Odin, on_present, pool
-from foundling.training.settings import Common
+from foundling.training.settings import MAY_CHANGE, Common
 from foundling.training.settings import Odin as OdinSettings
 from foundling.training.views import MEAN, STD, carry_masks
 
 CNN_STRIDE = 16
 RESNETS = ("resnet50", "resnet101", "resnet152")  # whose parameters torchvision names as timm does
+
+
+def run_path(folder: Path, label: str, settings: Common) -> Path:
+    """Where a notebook keeps the run ``label``: a name that other settings, or other scenes, do not share.
+
+    So a run with changed settings begins anew beside the old one, and with the old settings goes on where that was.
+    """
+    told = settings.model_dump(mode="json", exclude=set(MAY_CHANGE))
+    text = json.dumps([told, VERSION if settings.dataset == "scenes" else None], sort_keys=True)
+    return folder / f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def stages(settings: Common, out: Path, done: int) -> dict[int, Path | None]:
