@@ -93,7 +93,7 @@ CONTROLS = (
 
 
 @pytest.mark.notebook
-def test_representation_learning(tmp_path):  # 30 s
+def test_representation_learning(tmp_path):  # 40 s
     runs = {**TINY_LEARNING["training"], "mae": {"objective": "mae", "image_side": 96, "workers": 0, **TINY_RUN}}
     del runs["mae"]["settings"], runs["mae"]["hidden"]
     metrics, provenance = run("08_representation_learning", tmp_path, training=runs)
