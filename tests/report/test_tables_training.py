@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 
-from foundling.evaluation import corloc
+from foundling.evaluation import Interval, corloc
 from foundling.evaluation.overlap import summarise
 from foundling.evaluation.video import score_videos
-from foundling.report.tables_training import corloc_rows, in_short, ordered, overlap_rows, run_rows, video_rows
+from foundling.report.tables import format_cell
+from foundling.report.tables_training import (
+    corloc_rows,
+    in_short,
+    ordered,
+    overlap_rows,
+    run_rows,
+    step_rows,
+    video_rows,
+)
 from foundling.types import Target
 
 
@@ -34,12 +43,29 @@ def score(*hits: bool):
 def test_a_row_has_both_methods_with_their_settings():
     hits = {"corloc.a": score(True, False), "corloc.box": score(False, False), "tokencut.a": score(True, True)}
     settings = {"corloc.a": {"k": 5}, "corloc.box": {"side": 0.5}, "tokencut.a": {"tau": 0.2}}
-    first, second = corloc_rows(hits, settings)
+    first, second = corloc_rows(hits, settings, {})
     assert list(first) == ["features", "LOST", "LOST: settings", "TokenCut", "TokenCut: settings"]
     assert (first["LOST"][0], first["TokenCut"][0]) == (50.0, 100.0)
     assert first["LOST"][1] <= 50 <= first["LOST"][2]
     assert (first["LOST: settings"], first["TokenCut: settings"]) == ("k 5", "tau 0.2")
     assert second == {"features": "box", "LOST": (0.0, 0.0, 0.0), "LOST: settings": "side 0.5"}
+
+
+def test_what_was_learned_has_its_difference_from_the_best_control():
+    hits, settings = {"corloc.a": score(True), "corloc.box": score(False)}, {"corloc.a": {"k": 5}, "corloc.box": {}}
+    first, second = corloc_rows(hits, settings, {"corloc.a": Interval(9.0, 1.0, 17.0)})
+    assert list(first) == ["features", "LOST", "LOST: less the best control", "LOST: settings"]
+    assert format_cell(first["LOST: less the best control"]) == "9.0 [1.0, 17.0]"
+    assert second["LOST: less the best control"] == ""
+
+
+def test_steps_with_the_paired_difference_from_the_untrained_network():
+    later = summarise(np.array([[0.6, 0.6, 1.0], [0.8, 0.8, 0.0]]))
+    first, second, control = step_rows({0: OVERLAP, 50: later}, {"rectangles": OVERLAP})
+    assert [row["step"] for row in (first, second, control)] == ["0", "50", "rectangles"]
+    assert first["ABO_i: less untrained"] == control["ABO_i: less untrained"] == ""
+    assert second["ABO_i: less untrained"] == pytest.approx((10, 10, 10))  # each image gains as much
+    assert [row["ABO_i"][0] for row in (first, second, control)] == pytest.approx([60, 70, 60])
 
 
 OVERLAP = summarise(np.array([[0.5, 0.6, 1.0], [0.7, 0.8, 0.0]]))

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foundling.evaluation.bootstrap import Interval
 from foundling.evaluation.corloc import CorLoc
-from foundling.evaluation.overlap import Overlap
+from foundling.evaluation.overlap import Overlap, overlap_difference
 from foundling.evaluation.video import VideoScores
 
 Printed = Mapping[str, Mapping[str, float]]  # row -> metric -> the number that a paper prints
@@ -17,10 +18,13 @@ def in_short(settings: Mapping[str, Any]) -> str:
     return ", ".join([*named, "centred"] if settings.get("centre") else named)
 
 
-def corloc_rows(hits: Mapping[str, CorLoc], settings: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def corloc_rows(
+    hits: Mapping[str, CorLoc], settings: Mapping[str, Mapping[str, Any]], gains: Mapping[str, Interval]
+) -> list[dict[str, Any]]:
     """A row for every network and control, in order of first appearance: CorLoc of each method, and its settings.
 
-    ``hits`` and ``settings`` have the names of metrics as keys: ``corloc.<row>`` (LOST) and ``tokencut.<row>``.
+    All arguments have the names of metrics as keys: ``corloc.<row>`` (LOST) and ``tokencut.<row>``; ``gains`` are the
+    paired differences from the best control, of what was learned.
     """
     rows = []
     for name in dict.fromkeys(label.partition(".")[2] for label in hits):
@@ -28,9 +32,30 @@ def corloc_rows(hits: Mapping[str, CorLoc], settings: Mapping[str, Mapping[str, 
         for word, method in METHODS.items():
             if (score := hits.get(f"{word}.{name}")) is not None:
                 row[method] = (score.value, score.low, score.high)
+                if gains:
+                    row[f"{method}: less the best control"] = gains.get(f"{word}.{name}", "")
                 row[f"{method}: settings"] = in_short(settings[f"{word}.{name}"])
         rows.append(row)
     return rows
+
+
+def step_rows(steps: Mapping[int, Overlap], controls: Mapping[str, Overlap], seed: int = 0) -> list[dict[str, Any]]:
+    """A row for every step at which a run was measured, with the paired difference from its first; then controls."""
+    first = steps[min(steps)]
+    rows = [
+        {
+            "step": str(step),
+            "ABO_i": tuple(ours.abo_i),
+            "ABO_i: less untrained": "" if ours is first else overlap_difference(ours, first, seed=seed)["abo_i"],
+            "OR": tuple(ours.recovery),
+        }
+        for step, ours in steps.items()
+    ]
+    rest = [
+        {"step": name, "ABO_i": tuple(o.abo_i), "ABO_i: less untrained": "", "OR": tuple(o.recovery)}
+        for name, o in controls.items()
+    ]
+    return rows + rest
 
 
 def overlap_rows(overlaps: Mapping[str, Overlap], printed: Printed) -> list[dict[str, Any]]:
