@@ -65,17 +65,12 @@ class StagesPyramid(nn.Module):
         """``body`` is a timm model that says its stages' strides."""
         super().__init__()
         self.body, self.out_channels = body, CHANNELS
-        stages = body.feature_info
-        self.levels = [i for i, stage in enumerate(stages) if stage["reduction"] in STRIDES]
-        channels = [stages[i]["num_chs"] for i in self.levels]
+        self.levels, channels = pyramid_stages(body)
         self.fpn = FeaturePyramidNetwork(channels, CHANNELS, extra_blocks=LastLevelMaxPool())
 
     def forward(self, images: Float[Tensor, "image 3 h w"]) -> dict[str, Tensor]:
         """Five maps of normalised images."""
-        maps = self.body.forward_intermediates(images, indices=self.levels, norm=True, intermediates_only=True)
-        if hasattr(self.body, "norm"):
-            # A transformer normalises its last stage alone. The inner ones get what the pyramid was trained on.
-            maps = [*(_norm_channels(m) for m in maps[:-1]), maps[-1]]
+        maps = stage_maps(self.body, images, self.levels)
         result: dict[str, Tensor] = self.fpn({str(level): m for level, m in enumerate(maps)})
         return result
 
@@ -121,6 +116,24 @@ def _fill_pyramid(network: Any, trained: Trained) -> None:
             "export it again with `foundling train`, or give RUN.safetensors, which has none"
         )
     network.fpn.load_state_dict({**own, **given})
+
+
+def pyramid_stages(body: Any) -> tuple[list[int], list[int]]:
+    """Which stages of a timm model a pyramid stands on, those of 4 to 32 pixels a cell, and their channels."""
+    levels = [i for i, stage in enumerate(body.feature_info) if stage["reduction"] in STRIDES]
+    return levels, [body.feature_info[i]["num_chs"] for i in levels]
+
+
+def stage_maps(body: Any, images: Float[Tensor, "image 3 h w"], levels: list[int]) -> list[Tensor]:
+    """The maps of these stages of a timm model, fine to coarse, as a pyramid is given them.
+
+    Transformers leave the inner stages unnormalised; here they are normalised too. What a LayerNorm multiplies and adds
+    after that, the pyramid's 1x1 convolution can do.
+    """
+    maps: list[Tensor] = body.forward_intermediates(images, indices=levels, norm=True, intermediates_only=True)
+    if not hasattr(body, "norm"):
+        return maps
+    return [*(_norm_channels(m) for m in maps[:-1]), maps[-1]]
 
 
 def _norm_channels(maps: Float[Tensor, "image channel r c"]) -> Float[Tensor, "image channel r c"]:

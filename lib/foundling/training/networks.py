@@ -3,7 +3,7 @@
 import copy
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import timm
@@ -14,12 +14,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
+from foundling.backbones.detectors import CHANNELS, STRIDES, pyramid_stages, stage_maps
 from foundling.errors import ParameterError
 
 Network = TypeVar("Network", bound=nn.Module)
-
-PYRAMID_CHANNELS = 256
-_STRIDES = (4, 8, 16, 32)
 
 
 class DenseNetwork(nn.Module):
@@ -38,16 +36,15 @@ class DenseNetwork(nn.Module):
         if isinstance(backbone, VisionTransformer):
             self.stride, self.channels = int(backbone.patch_embed.patch_size[0]), int(backbone.embed_dim)
             return
-        stages: Sequence[dict[str, Any]] = backbone.feature_info
-        self.levels = [i for i, stage in enumerate(stages) if stage["reduction"] in _STRIDES]
-        self.fpn = FeaturePyramidNetwork([stages[i]["num_chs"] for i in self.levels], PYRAMID_CHANNELS)
+        self.levels, channels = pyramid_stages(backbone)
+        self.fpn = FeaturePyramidNetwork(channels, CHANNELS)
         del self.fpn.layer_blocks[1:]  # of the coarser levels: nothing reads them
-        self.stride, self.channels = _STRIDES[0], PYRAMID_CHANNELS
+        self.stride, self.channels = STRIDES[0], CHANNELS
 
     def forward(self, images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image channel rows columns"]:
         """h = f(v) of normalised images, on a grid of ``h / stride`` rows (rounded up where there is a pyramid)."""
         if self.fpn is not None:
-            return finest_level(self.fpn, self._stages(images))
+            return finest_level(self.fpn, stage_maps(self.backbone, images, self.levels))
         rows, columns = images.shape[-2] // self.stride, images.shape[-1] // self.stride
         tokens: Tensor = self.backbone.forward_features(images)[:, self.backbone.num_prefix_tokens :]
         return tokens.transpose(1, 2).unflatten(-1, (rows, columns))
@@ -56,16 +53,6 @@ class DenseNetwork(nn.Module):
         """One vector an image, of the backbone's own width: the CLS token, or the mean of the last stage."""
         vectors: Tensor = self.backbone(images)
         return vectors
-
-    def _stages(self, images: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = self.backbone.forward_intermediates(
-            images, indices=self.levels, norm=True, intermediates_only=True
-        )
-        if not hasattr(self.backbone, "norm"):
-            return maps
-        # Transformers leave the inner stages unnormalised. What a LayerNorm multiplies and adds after that, the
-        # pyramid's 1x1 convolution can do.
-        return [*(_norm_channels(m) for m in maps[:-1]), maps[-1]]
 
 
 def finest_level(
@@ -118,10 +105,6 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "swin_transformer": {"strict_img_size": False, "drop_path_rate": 0.0},
     "resnet": {},
 }
-
-
-def _norm_channels(maps: Float[Tensor, "image channel r c"]) -> Float[Tensor, "image channel r c"]:
-    return F.layer_norm(maps.movedim(1, -1), maps.shape[1:2]).movedim(-1, 1)
 
 
 def check_sides(settings: Any, network: DenseNetwork, *names: str) -> None:

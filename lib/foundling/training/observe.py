@@ -25,10 +25,10 @@ from foundling.training.checkpoints import beside, load_state
 from foundling.training.data import TrainingSet
 from foundling.training.networks import make_network, mlp
 from foundling.training.objectives import make_objective
-from foundling.training.odin import Inputs, Odin, on_present, pool
+from foundling.training.odin import Inputs, Odin
 from foundling.training.settings import MAY_CHANGE, Common
 from foundling.training.settings import Odin as OdinSettings
-from foundling.training.views import MEAN, STD, carry_masks
+from foundling.training.views import MEAN, STD
 
 CNN_STRIDE = 16
 RESNETS = ("resnet50", "resnet101", "resnet152")  # whose parameters torchvision names as timm does
@@ -157,18 +157,7 @@ class Contrast(NamedTuple):
 @torch.no_grad()
 def contrast(objective: Odin, inputs: Inputs) -> Contrast:
     """What Odin's loss compares on a small batch; ``inputs`` come from the objective's ``make_views``."""
-    seen = inputs.views
-    labels = inputs.labels if seen.span is None else objective.segment(seen.span, inputs.seed)
-    assert labels is not None
-    masks = F.one_hot(labels.long(), objective.settings.masks).permute(0, 3, 1, 2).float()
-    online, targets, presents = [], [], []
-    for image, window, flips in zip(seen.images, seen.windows, seen.flips, strict=True):
-        features = objective.network(image)
-        carried = carry_masks(masks, window, flips, features.shape[-1]).flatten(2)
-        pooled, present = pool(features, carried)
-        online.append(on_present(nn.Sequential(objective.projector, objective.predictor), pooled, present))
-        targets.append(on_present(objective.target_projector, pool(objective.target(image), carried)[0], present))
-        presents.append(present)
+    online, targets, presents = objective.vectors(inputs)
     where = (presents[0] & presents[1]).nonzero()
     q, other, same = (F.normalize(v[tuple(where.T)], dim=-1) for v in (online[0], targets[1], targets[0]))
     return Contrast(torch.cat([q @ other.T, q @ same.T], 1), where[:, 0], where[:, 1])

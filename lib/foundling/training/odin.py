@@ -38,6 +38,14 @@ class Inputs(NamedTuple):
     seed: int
 
 
+class Vectors(NamedTuple):
+    """The pooled vectors of each of the two views [image, mask, channel], and which masks it shows [image, mask]."""
+
+    online: list[Tensor]  # q(z_theta)
+    targets: list[Tensor]  # z_xi
+    presents: list[Tensor]
+
+
 class Odin(Objective):
     """theta = (network, projector, predictor), xi = (target, its projector), tau = (discovery, its projector)."""
 
@@ -83,6 +91,11 @@ class Odin(Objective):
     def forward(self, views: Inputs) -> dict[str, Tensor]:
         """Eq. 1-4. ``masks`` is the mean number of masks that an image shows in both views; ``spread`` the deviation of
         the targets' directions, 1 if they point everywhere and 0 if they are all the same."""
+        online, targets, presents = self.vectors(views)
+        return self._compare(online, [gather(t) for t in targets], [gather(p) for p in presents])
+
+    def vectors(self, views: Inputs) -> Vectors:
+        """Eq. 1 and the heads: what the loss compares, of this process's images; targets have no gradient."""
         seen = views.views
         labels = views.labels if seen.span is None else self.segment(seen.span, views.seed)
         assert labels is not None
@@ -96,7 +109,7 @@ class Odin(Objective):
             with torch.no_grad():
                 targets.append(on_present(self.target_projector, pool(self.target(image), carried)[0], present))
             presents.append(present)
-        return self._compare(online, [gather(t) for t in targets], [gather(p) for p in presents])
+        return Vectors(online, targets, presents)
 
     def _compare(self, online: list[Tensor], targets: list[Tensor], presents: list[Tensor]) -> dict[str, Tensor]:
         first, processes = len(online[0]) * rank(), world_size()
