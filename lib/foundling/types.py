@@ -24,6 +24,7 @@ from foundling.errors import ParameterError as ParameterError
 from foundling.errors import WeightsError as WeightsError
 
 FACETS = ("keys", "queries", "values", "tokens", "cls", "attention", "images")
+VOID = 255  # in a mask of object numbers: nobody can tell what is there
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Sample:
 class Video:
     """One annotated video: the files of its frames in order, and as many index masks.
 
-    A mask holds 0 for the background, 1 to ``objects`` for the objects, and 255 where nobody can tell (void).
+    A mask holds 0 for the background, 1 to ``objects`` for the objects, and :data:`VOID` where nobody can tell.
     ``name`` is unique in its dataset.
     """
 

@@ -9,9 +9,9 @@ import numpy as np
 from foundling import paths
 from foundling.datasets.base import VideoSet, describe
 from foundling.datasets.images import AnyPath
-from foundling.datasets.index_masks import VOID, read_labels
+from foundling.datasets.index_masks import read_labels
 from foundling.errors import DataMissing, ImageError
-from foundling.types import Video
+from foundling.types import VOID, Video
 
 FRAMES, MASKS, LISTS = "JPEGImages/480p", "Annotations/480p", "ImageSets/2017"
 SPLITS = ("val", "train")

@@ -10,8 +10,6 @@ from PIL import Image
 from foundling.datasets.images import DECODER_ERRORS, image_size
 from foundling.errors import ImageError, ParameterError
 
-VOID = 255
-
 
 def _palette() -> bytes:
     """The colours of PASCAL VOC's and DAVIS's masks: the bits of a number, dealt out in turn to red, green and blue."""

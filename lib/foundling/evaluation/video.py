@@ -15,8 +15,8 @@ from scipy.stats import bootstrap
 
 from foundling.errors import ParameterError
 from foundling.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Interval
+from foundling.types import VOID
 
-VOID = 255
 TOLERANCE = 0.008  # of the diagonal: how far a contour may be off
 RECALLED = 0.5  # a frame is recalled above it
 QUARTERS = 4

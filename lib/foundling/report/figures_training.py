@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from foundling.report.figures import Picture, mask_edges, show_image
 from foundling.report.style import ACCENT, INK, PALETTE, QUIET, as_array, styled, subplots
+from foundling.types import VOID
 
 SEGMENTS = (*PALETTE, "#F0E442", "#8C564B", "#999999", "#000000")  # more segments than colours begin again
 OBJECTS = ("#FF4D00", "#FFE600", "#00C8FF", "#7CFF4D", "#FF7AE0")
@@ -168,7 +169,7 @@ def video_strip(
     for row, found in zip(axes, masks.values(), strict=True):
         for ax, frame, mask in zip(row, frames, found, strict=True):
             show_image(ax, frame)
-            _show_objects(ax, np.where(as_array(mask) == 255, 0, as_array(mask)))
+            _show_objects(ax, np.where(as_array(mask) == VOID, 0, as_array(mask)))
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
     label_rows(axes, list(masks))

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from foundling.errors import ParameterError
 from foundling.report.figures import Picture, _pixels, show_image
 from foundling.report.style import FOUND, PALETTE, TRUTH, as_array, styled, subplots
+from foundling.types import VOID
 
 OBJECT_COLOURS = (FOUND, TRUTH, *PALETTE[2:5], PALETTE[0])  # of objects 1, 2, …; then from the start again
-VOID = 255
 
 
 @styled
