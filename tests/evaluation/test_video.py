@@ -1,13 +1,18 @@
 """J and F against hand-worked squares and a slow oracle that dilates with a disk; means, recall, decay, intervals."""
 
 import math
+from itertools import product
 
 import cv2
 import numpy as np
 import pytest
 
 from foundling.errors import ParameterError
+from foundling.evaluation import Interval
 from foundling.evaluation.video import (
+    Measure,
+    ObjectScore,
+    VideoScores,
     contour,
     contour_accuracy,
     jf_difference,
@@ -215,6 +220,39 @@ def test_a_paired_difference():
     assert jf_difference(near, near) == (0, 0, 0)
     with pytest.raises(ParameterError, match="paired trackers need the same objects in one order: 6 and 5"):
         jf_difference(near, score_videos(pairs[:5]))
+
+
+def scores_of(videos) -> VideoScores:
+    """What :func:`score_videos` would give, of which only the J&F of the objects of each video is known."""
+    frames, none = np.zeros(1), Measure(0.0, 0.0, 0.0)
+    values = [(video, n, jf) for video, objects in videos.items() for n, jf in enumerate(objects.tolist(), start=1)]
+    objects = [ObjectScore(v, n, Measure(jf, 0.0, 0.0), Measure(jf, 0.0, 0.0), frames, frames) for v, n, jf in values]
+    return VideoScores(Interval(None, None, None), none, none, tuple(objects))
+
+
+def all_draws(videos) -> list[float]:
+    """The mean over objects in every one of the equally likely ways to draw as many videos as there are."""
+    return [np.concatenate(drawn).mean() for drawn in product(videos.values(), repeat=len(videos))]
+
+
+def test_a_video_that_is_drawn_comes_with_all_of_its_objects(rng):
+    """Against every possible draw: videos of one object and of nine, where totals and counts must stay together."""
+    gains = {"a": rng.normal(2, 1, 9), "b": rng.normal(5, 1, 1), "c": rng.normal(3, 1, 6), "d": rng.normal(9, 1, 1)}
+    others = {name: rng.normal(50, 20, len(gain)) for name, gain in gains.items()}
+    difference = jf_difference(scores_of({name: others[name] + gains[name] for name in gains}), scores_of(others))
+    low, high = np.percentile(all_draws(gains), [2.5, 97.5])
+    assert difference.value == pytest.approx(np.concatenate(list(gains.values())).mean())
+    assert abs(difference.low - low) < 0.05 * (high - low)
+    assert abs(difference.high - high) < 0.05 * (high - low)
+
+
+def test_what_makes_a_video_hard_for_both_cancels(rng):
+    """Objects differ by tens of points, their gains by hardly any: only pairs make a narrow interval."""
+    others = {str(i): rng.normal(50, 20, 3) for i in range(10)}
+    gained = {name: values + rng.normal(1, 0.1, 3) for name, values in others.items()}
+    difference = jf_difference(scores_of(gained), scores_of(others))
+    assert difference.high - difference.low < 0.2
+    assert difference.low < 1 < difference.high
 
 
 @pytest.mark.parametrize(
