@@ -1,4 +1,4 @@
-"""K-means against the textbook's loops and scikit-learn, its seeding, and its proposals."""
+"""K-means against the textbook's loops and scikit-learn, when it stops, and its proposals."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Generator
 
-from foundling.discovery.kmeans import KS, SEEDINGS, generators, kmeans, kmeans_levels, kmeans_masks
+from foundling.discovery.kmeans import CHECK_EVERY, KS, _nearest, generators, kmeans, kmeans_levels, kmeans_masks
 from foundling.errors import ParameterError
 from foundling.types import PatchFeatures
 
@@ -58,27 +58,31 @@ def test_the_same_as_scikit_learn_from_the_same_centres():
     assert kmeans(x, 5, drawn(2), 100, normalise=False)[0].tolist() == theirs.tolist()
 
 
-def test_spread_centres_are_drawn_in_proportion_to_squared_distance():
-    """The second centre, over many images of three points on a line, given the first."""
-    x = torch.tensor([0.0, 1.0, 4.0])[None, :, None].expand(6000, -1, -1)
-    labels = kmeans(x, 2, drawn(), 0, "spread", normalise=False)
-    # a pair {0, 1} parts 4 with 1, {0, 4} parts 0 and 1 from 4, {1, 4} the same: tell them apart by where 0 and 1 go
-    together = (labels[:, 0] == labels[:, 1]).double().mean().item()
-    # P(pair has the far point): the first is 0 (16/17), 1 (9/10) or 4 (always)
-    assert together == pytest.approx((16 / 17 + 9 / 10 + 1) / 3, abs=0.01)
+def quick_and_slow() -> torch.Tensor:
+    """Two images of 200 points on a line: in the first, two points a hundred times, which no longer move at once."""
+    return torch.stack([torch.tensor([0.0, 1.0]).repeat(100)[:, None], vectors(1, 200, 1)[0]])
 
 
-def test_spread_seeding_finds_groups_far_apart_at_once():
-    groups = torch.arange(30) % 5
-    x = torch.eye(5)[groups][None] + 0.01 * vectors(1, 30, 5)
-    labels = kmeans(x, 5, drawn(), 0, "spread")[0]
-    assert all(len(labels[groups == g].unique()) == 1 for g in range(5)) and len(labels.unique()) == 5
+def test_it_goes_on_while_anything_in_the_batch_moves():
+    x, first = quick_and_slow(), torch.rand(2, 200, generator=drawn(1)).argsort(1)[:, :10]
+    early, late = (naive_kmeans(x[1].double(), x[1, first[1]].double(), n) for n in (CHECK_EVERY, 40))
+    assert early != late
+    labels = kmeans(x, 10, drawn(1), 40, normalise=False)
+    assert labels[1].tolist() == late
+    assert labels[0].tolist() == naive_kmeans(x[0], x[0, first[0]], 40)
 
 
-@pytest.mark.parametrize("seeding", SEEDINGS)
-def test_more_clusters_than_different_patches(seeding):
+def test_it_stops_when_nothing_moves(monkeypatch):
+    """Without an end, 100 iterations would look for the nearest centres 101 times."""
+    looks = []
+    monkeypatch.setattr("foundling.discovery.kmeans._nearest", lambda *given: looks.append(0) or _nearest(*given))
+    kmeans(quick_and_slow()[:1], 2, drawn(1), 100, normalise=False)
+    assert len(looks) == 1 + CHECK_EVERY
+
+
+def test_more_clusters_than_different_patches():
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(4, 1)[None]
-    labels = kmeans(x, 6, drawn(), 10, seeding)[0]
+    labels = kmeans(x, 6, drawn(), 10)[0]
     assert labels[0::2].unique().numel() == labels[1::2].unique().numel() == 1
     assert labels[0] != labels[1]
 
@@ -91,13 +95,12 @@ def test_as_many_clusters_as_patches():
     assert kmeans(vectors(1, 12), 12, drawn())[0].sort().values.tolist() == list(range(12))
 
 
-@pytest.mark.parametrize("seeding", SEEDINGS)
-def test_an_image_does_not_depend_on_its_batch(seeding):
+def test_an_image_does_not_depend_on_its_batch():
     x, names = vectors(4), ("a", "b", "c", "d")
-    together = kmeans_levels(x, (2, 8), generators(names, 3), 10, seeding)
+    together = kmeans_levels(x, (2, 8), generators(names, 3), 10)
     for i in range(4):
         torch.testing.assert_close(
-            kmeans_levels(x[i : i + 1], (2, 8), generators(names[i : i + 1], 3), 10, seeding)[0], together[i]
+            kmeans_levels(x[i : i + 1], (2, 8), generators(names[i : i + 1], 3), 10)[0], together[i]
         )
 
 
@@ -120,7 +123,6 @@ def test_computed_in_float32_under_autocast():
         ({"k": 41}, "k is 41, but an image has 40 patches: choose k at most 40"),
         ({"k": 0}, "k is 0"),
         ({"k": 3, "iterations": -1}, "iterations is -1"),
-        ({"k": 3, "seeding": "best"}, "seeding is 'best': choose one of random, spread"),
     ],
 )
 def test_values_that_are_not_legal(arguments, message):
@@ -140,7 +142,7 @@ def test_proposals_are_255_masks_that_tile_the_image_once_a_level():
 def test_boxes_of_proposals_by_hand():
     """Two regions that two clusters separate; the image ends inside the last column of patches."""
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])[torch.tensor([0, 0, 1, 0, 0, 1])][None]
-    discovery = kmeans_masks(features_of(x, (2, 3), sizes=[[16, 21]]), (2,), seeding="spread")[0]
+    discovery = kmeans_masks(features_of(x, (2, 3), sizes=[[16, 21]]), (2,))[0]
     assert sorted(discovery.boxes.tolist()) == [[0, 0, 16, 16], [16, 0, 21, 16]]
 
 

@@ -2,9 +2,9 @@
 
 The paper states neither the first centres nor the number of iterations. Measured on 80 scenes of version 1 (tokens of
 a ViT trained by Odin, three seeds): k random patches as first centres and 10 iterations give an ABO_i of 33.2, 20
-iterations 33.4, 100 iterations 33.4; k-means++ finds tighter clusters (inertia 19 % lower at K = 128) that cover
-objects no better (32.7 after 20 iterations; scikit-learn's k-means, one seed, 32.0). Hence random patches, 10
-iterations in training and 20 in evaluation.
+iterations 33.4, 100 iterations 33.4; first centres by k-means++ give tighter clusters (inertia 19 % lower at K = 128)
+that cover objects no better (32.7 after 20 iterations; scikit-learn's k-means, one seed, 32.0). Hence random patches,
+10 iterations in training and 20 in evaluation.
 """
 
 import zlib
@@ -20,7 +20,6 @@ from foundling.discovery.facets import patch_facet
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128)  # Odin, Sec. 3.2: 255 proposals an image
-SEEDINGS = ("random", "spread")  # k random patches; k-means++
 ITERATIONS = 10  # in training
 EVALUATION_ITERATIONS = 20
 CHECK_EVERY = 8  # iterations between two looks at whether anything still moves: looking makes a GPU wait
@@ -31,21 +30,19 @@ def kmeans(
     k: int,
     generator: Generator | Sequence[Generator],
     iterations: int = ITERATIONS,
-    seeding: str = "random",
     normalise: bool = True,
 ) -> Int[Tensor, "image patch"]:
     """The cluster, 0 to ``k`` - 1, of every patch of every image, each image by itself.
 
-    Patches become unit vectors first unless ``normalise`` is false. ``seeding`` is "random" (``k`` different patches,
-    all equally likely) or "spread" (k-means++: a patch is the likelier the farther it lies from the centres that there
-    are). ``generator`` is one on the CPU for the batch, so that every device draws the same, or one for each image, so
-    that an image's clusters do not depend on the rest of the batch. Stops before ``iterations`` where nothing moves.
-    A cluster that loses all its patches keeps its centre, and may end without any. Ties go to the lower index.
+    Patches become unit vectors first unless ``normalise`` is false. The first centres are ``k`` different patches, all
+    equally likely. ``generator`` is one on the CPU for the batch, so that every device draws the same, or one for each
+    image, so that an image's clusters do not depend on the rest of the batch. Stops before ``iterations`` where nothing
+    moves. A cluster that loses all its patches keeps its centre, and may end without any. Ties go to the lower index.
     Computed in float32 under any autocast.
 
     Raises :class:`ParameterError` for ``k`` above the number of patches, and for other values that are not legal.
     """
-    return kmeans_levels(features, (k,), generator, iterations, seeding, normalise)[:, 0]
+    return kmeans_levels(features, (k,), generator, iterations, normalise)[:, 0]
 
 
 @torch.no_grad()
@@ -54,15 +51,14 @@ def kmeans_levels(
     ks: Sequence[int],
     generator: Generator | Sequence[Generator],
     iterations: int = ITERATIONS,
-    seeding: str = "random",
     normalise: bool = True,
 ) -> Int[Tensor, "image level patch"]:
     """As :func:`kmeans`, for several ``k`` of the same features: one level each, from the first of the same centres."""
-    _check(features.shape[1], ks, iterations, seeding)
+    _check(features.shape[1], ks, iterations)
     with torch.autocast(features.device.type, enabled=False):
         x = features.float()
         x = F.normalize(x, dim=-1) if normalise else x
-        first = (_random if seeding == "random" else _spread)(x, max(ks), generator)
+        first = _uniform(generator, *x.shape[:2]).argsort(1)[:, : max(ks)].to(x.device)
         centres = torch.gather(x, 1, first[..., None].expand(-1, -1, x.shape[-1]))
         return torch.stack([_lloyd(x, centres[:, :k], iterations) for k in ks], 1)
 
@@ -73,7 +69,6 @@ def kmeans_masks(
     facet: str = "tokens",
     seed: int = 0,
     iterations: int = EVALUATION_ITERATIONS,
-    seeding: str = "random",
 ) -> list[Discovery]:
     """The clusters of each of ``ks`` runs of k-means as proposals: 255 masks an image at the published settings.
 
@@ -82,7 +77,7 @@ def kmeans_masks(
     same masks in any batch. Returns one :class:`Discovery` an image; raises :class:`ParameterError` as :func:`kmeans`.
     """
     x = patch_facet(features, facet)
-    levels = kmeans_levels(x, ks, generators(features.names, seed), iterations, seeding).cpu().numpy()
+    levels = kmeans_levels(x, ks, generators(features.names, seed), iterations).cpu().numpy()
     rows, columns = features.grid
     found = []
     for labels, (height, width) in zip(levels, features.image_sizes.tolist(), strict=True):
@@ -102,7 +97,7 @@ def _box(mask: np.ndarray, patch_size: int) -> Float[np.ndarray, " 4"]:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64) * patch_size
 
 
-def _check(patches: int, ks: Sequence[int], iterations: int, seeding: str) -> None:
+def _check(patches: int, ks: Sequence[int], iterations: int) -> None:
     if not ks or min(ks) < 1:
         raise ParameterError(f"k is {min(ks, default=None)}: k-means needs at least one cluster")
     if max(ks) > patches:
@@ -111,8 +106,6 @@ def _check(patches: int, ks: Sequence[int], iterations: int, seeding: str) -> No
         )
     if iterations < 0:
         raise ParameterError(f"iterations is {iterations}: choose 0 or more")
-    if seeding not in SEEDINGS:
-        raise ParameterError(f"seeding is {seeding!r}: choose one of {', '.join(SEEDINGS)}")
 
 
 def _uniform(generator: Generator | Sequence[Generator], images: int, count: int) -> Float[Tensor, "image count"]:
@@ -120,31 +113,6 @@ def _uniform(generator: Generator | Sequence[Generator], images: int, count: int
     if isinstance(generator, Generator):
         return torch.rand(images, count, generator=generator)
     return torch.stack([torch.rand(count, generator=one) for one in generator])
-
-
-def _random(x: Tensor, k: int, generator: Generator | Sequence[Generator]) -> Int[Tensor, "image k"]:
-    return _uniform(generator, x.shape[0], x.shape[1]).argsort(1)[:, :k].to(x.device)
-
-
-def _spread(x: Tensor, k: int, generator: Generator | Sequence[Generator]) -> Int[Tensor, "image k"]:
-    """K-means++ (Arthur and Vassilvitskii, SODA 2007), one patch drawn a step.
-
-    Distances are summed as integers: the sums, and so the patches drawn, are the same whatever order a GPU adds in.
-    """
-    images, patches = x.shape[:2]
-    draws = _uniform(generator, images, k).to(x.device, torch.float64)
-    rows, squares = torch.arange(images, device=x.device), x.square().sum(-1)
-    nearest = squares.new_full((images, patches), torch.inf)
-    weights = torch.ones_like(nearest)  # the first is drawn evenly
-    chosen = []
-    for i in range(k):
-        up_to = (weights / weights.amax(1, keepdim=True).clamp(min=1e-30) * 2**24).long().cumsum(1)
-        drawn = torch.searchsorted(up_to, (draws[:, i : i + 1] * up_to[:, -1:]).long(), right=True)[:, 0]
-        chosen.append(drawn.clamp(max=patches - 1))  # beyond the end where no patch is left that is no centre yet
-        centre = x[rows, chosen[-1]]
-        distances = squares + squares[rows, chosen[-1], None] - 2 * (x @ centre[..., None])[..., 0]
-        weights = nearest = torch.minimum(nearest, distances.clamp(min=0))
-    return torch.stack(chosen, 1)
 
 
 def _lloyd(x: Tensor, centres: Tensor, iterations: int) -> Int[Tensor, "image patch"]:
