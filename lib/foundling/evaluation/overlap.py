@@ -55,18 +55,6 @@ def best_overlap(
     return _iou((a @ b.T).astype(np.float64), a.sum(1, dtype=np.float64), b.sum(1, dtype=np.float64)).max(0, initial=0)
 
 
-def best_overlap_of_labels(
-    labels: Int[np.ndarray, "level rows columns"], truths: Bool[np.ndarray, "truth height width"]
-) -> Float[np.ndarray, " truth"]:
-    """The best IoU of each of ``truths`` with any segment of any level; a segment is all cells of one label, 0 or more.
-
-    The grid of labels is spread over the picture as a nearest-neighbour resize would: a pixel belongs to the cell that
-    its centre falls into. Pixels of every truth are counted once a cell, not once a segment, with the same result.
-    """
-    grid = (labels.shape[1], labels.shape[2])
-    return _best(labels, cell_counts(truths, grid), _cell_sizes(truths.shape[1:], grid))
-
-
 class TruthCells(NamedTuple):
     """How many pixels each cell of a grid has in all, of each object, and of each class."""
 
@@ -85,7 +73,11 @@ def truth_cells(truths: Truths, grid: tuple[int, int]) -> TruthCells:
 
 
 def image_overlap(labels: Int[np.ndarray, "level rows columns"], truth: TruthCells) -> tuple[float, float, float]:
-    """ABO_i, ABO_c and OR of one image, in 0..1 (Odin, Eq. 10-11); nan for each where it has no object."""
+    """ABO_i, ABO_c and OR of one image, in 0..1 (Odin, Eq. 10-11); nan for each where it has no object.
+
+    The proposals are all segments of all levels; a segment is all cells of one label, 0 or more. The grid of labels is
+    spread over the picture as a nearest-neighbour resize would: a pixel belongs to the cell that its centre falls into.
+    """
     if not len(truth.instances):
         return (np.nan, np.nan, np.nan)
     instances, categories = (_best(labels, counts, truth.sizes) for counts in (truth.instances, truth.categories))
@@ -122,7 +114,7 @@ def _best(
     counts: Float[np.ndarray, "truth rows columns"],
     sizes: Float[np.ndarray, "rows columns"],
 ) -> Float[np.ndarray, " truth"]:
-    """The best IoU of each truth, from its pixels in every cell."""
+    """The best IoU of each truth with any segment, from its pixels in every cell: counted once a cell."""
     best, flat, areas = np.zeros(len(counts)), counts.reshape(len(counts), sizes.size), counts.sum((1, 2))
     for level in labels.reshape(len(labels), -1):
         segments = np.bincount(level, weights=sizes.ravel())  # pixels
