@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from foundling.backbones import Backbone, extract, load_backbone
-from foundling.backbones.cnn import cnn_facets
+from foundling.backbones.cnn import as_it_left_relu, cnn_facets
 from foundling.errors import ParameterError
 
 
@@ -54,6 +54,25 @@ def test_scaling_the_map_changes_nothing(rng: np.random.Generator) -> None:
     a = cnn_facets(nn.Identity(), pixels, ["keys"])["keys"]
     b = cnn_facets(nn.Identity(), 7 * pixels + 3, ["keys"])["keys"]
     assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_what_left_the_last_relu_comes_back_up_to_a_factor(resnet: Backbone, rng: np.random.Generator) -> None:
+    images = [Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)) for _ in range(2)]
+    (features,) = extract(resnet, images, facets=("tokens",))
+    found = as_it_left_relu(resnet, features, "tokens").facet("tokens")
+    mean, std = (torch.tensor(x)[:, None, None] for x in (resnet.mean, resnet.std))
+    for image, mine in zip(images, found, strict=True):
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+        plain = resnet.network(((pixels - mean) / std)[None])[0].flatten(1).T
+        assert plain.min() == 0
+        torch.testing.assert_close(mine / mine.norm(), plain / plain.norm(), rtol=0, atol=1e-6)
+
+
+def test_features_of_a_transformer_are_left_as_they_are(rng: np.random.Generator) -> None:
+    backbone = load_backbone("scenes_odin", weights="random", device="cpu")
+    image = Image.fromarray(rng.integers(0, 256, (16, 24, 3), dtype=np.uint8))
+    (features,) = extract(backbone, [image], facets=("tokens",))
+    assert as_it_left_relu(backbone, features, "tokens") is features
 
 
 @pytest.mark.parametrize("facet", ["queries", "values", "cls", "attention"])

@@ -14,7 +14,14 @@ from foundling.datasets.images import read_image
 from foundling.datasets.index_masks import read_labels, read_masks
 from foundling.discovery import tracking
 from foundling.discovery.propagation import Rule, decide, first_labels, propagate
-from foundling.discovery.trackers import Tracker, colour_tracker, feature_tracker, network_tracker, still_tracker
+from foundling.discovery.trackers import (
+    DINO_STD,
+    Tracker,
+    colour_tracker,
+    feature_tracker,
+    network_tracker,
+    still_tracker,
+)
 from foundling.discovery.tracking import track_videos, with_truth
 from foundling.errors import FoundlingError, ParameterError
 from foundling.evaluation.video import score_videos
@@ -76,6 +83,25 @@ def test_another_normalisation_is_left_alone(videos, backbone):
     mask = read_labels(videos[1].annotations[0])
     found = [decide(labels, 8, (32, 48)) for labels in propagate(features.tokens, first_labels(mask, (4, 6), 2))]
     assert np.array_equal(tracker.run(videos[1]), np.stack([mask, *found]))
+
+
+def test_a_cnn_is_followed_by_what_left_its_last_relu(videos, monkeypatch):
+    """Not by the map that LOST's products need, from which a mean was taken."""
+    resnet = load_backbone("supervised_resnet50", weights="random", device="cpu")
+    described = []
+
+    def spy(features, first, rule):
+        described.extend(features)
+        return iter(())
+
+    monkeypatch.setattr("foundling.discovery.trackers.propagate", spy)
+    network_tracker(resnet, short_side=None).run(videos[1])
+    mean, std = (torch.tensor(x)[:, None, None] for x in (resnet.mean, DINO_STD))
+    for path, features in zip(videos[1].frames, described, strict=True):
+        pixels = torch.from_numpy(np.array(read_image(path))).permute(2, 0, 1) / 255
+        plain = resnet.network(((pixels - mean) / std)[None])[0].flatten(1).T  # [2 · 3 cells, channel]
+        unit = torch.nn.functional.normalize
+        torch.testing.assert_close(unit(features, dim=1), unit(plain, dim=1), rtol=0, atol=1e-5)
 
 
 def test_frames_are_resized_by_the_rule(videos, backbone):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from foundling.backbones.apply import normalise
 from foundling.backbones.cnn import cnn_facets
 from foundling.backbones.load import Backbone
 from foundling.backbones.prepare import Limits, Prepared, Source, read_ahead
@@ -136,8 +137,7 @@ def _padded(batch: list[Prepared], grid: Grid, backbone: Backbone) -> Float[Tens
     for row, item in zip(canvas, batch, strict=True):
         row[: item.pixels.shape[0], : item.pixels.shape[1]] = item.pixels
     pixels = canvas.to(backbone.device).permute(0, 3, 1, 2).float().div_(255)
-    mean, std = (torch.tensor(x, device=backbone.device).view(3, 1, 1) for x in (backbone.mean, backbone.std))
-    pixels = pixels.sub_(mean).div_(std).contiguous()
+    pixels = normalise(pixels, backbone.mean, backbone.std).contiguous()
     for row, item in zip(pixels, batch, strict=True):
         row[:, item.pixels.shape[0] :] = 0
         row[:, :, item.pixels.shape[1] :] = 0

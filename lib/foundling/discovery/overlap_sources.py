@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from foundling.backbones import Backbone, extract
-from foundling.discovery.facets import patch_facet
+from foundling.backbones.apply import evaluating, normalise
+from foundling.backbones.cnn import as_it_left_relu
 from foundling.types import ParameterError, PatchFeatures
 
 SIDES = {"vit": 448, "cnn": 1024}  # pixels of the published evaluation (Odin, A.4)
@@ -31,27 +32,15 @@ def dense_network(network: nn.Module, mean: Sequence[float], std: Sequence[float
 
     def describe(images: Iterable[Image.Image]) -> Iterator[PatchFeatures]:
         device = next(network.parameters()).device
-        centre, spread = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
         stream, start = iter(images), 0
         while batch := tuple(islice(stream, batch_size)):
             pixels = torch.from_numpy(np.stack([np.asarray(image) for image in batch])).to(device)
-            maps = _evaluated(network, (pixels.permute(0, 3, 1, 2) / 255 - centre) / spread)
+            with evaluating(network), torch.no_grad():
+                maps = network(normalise(pixels.permute(0, 3, 1, 2) / 255, mean, std)).float()
             yield _as_features(maps, batch, start)
             start += len(batch)
 
     return describe
-
-
-def _evaluated(network: nn.Module, pixels: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image channel rows columns"]:
-    """The network's output in evaluation mode; the mode that it was in comes back."""
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            maps: Tensor = network(pixels)
-    finally:
-        network.train(training)
-    return maps.float()
 
 
 def _as_features(
@@ -117,11 +106,4 @@ def _of_backbone(
     backbone: Backbone, facet: str, options: dict[str, Any], images: Iterable[Image.Image]
 ) -> Iterator[PatchFeatures]:
     for features in extract(backbone, images, (facet, "images"), **options):
-        if backbone.family != "cnn":
-            yield features
-            continue
-        # extract() takes one mean off each image's whole map, for the signs of LOST's products; the smallest entry
-        # was a zero of the last ReLU
-        standard = patch_facet(features, facet)
-        changed: dict[str, Any] = {facet: standard - standard.amin((1, 2), keepdim=True)}
-        yield replace(features, **changed)
+        yield as_it_left_relu(backbone, features, facet)

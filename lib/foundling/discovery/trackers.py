@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from foundling.backbones import Backbone, extract
+from foundling.backbones.cnn import as_it_left_relu
 from foundling.backbones.registry import IMAGENET_STD
 from foundling.datasets.images import read_image
 from foundling.datasets.index_masks import read_labels
@@ -51,7 +52,8 @@ def network_tracker(
     ``facet`` is one of keys, queries, values, tokens; ``block``, ``batch_size`` (frames) and ``precision`` are those of
     :func:`foundling.backbones.extract`; ``short_side`` is the height or width in pixels at which frames are described,
     ``None`` their own (see :func:`foundling.discovery.propagation.frame_size`). A network that was trained with
-    ImageNet's normalisation gets that of DINO's evaluation code, which differs in one digit.
+    ImageNet's normalisation gets that of DINO's evaluation code, which differs in one digit. Of a CNN, its last stage
+    as it leaves the last ReLU.
 
     Raises :class:`ParameterError` for a facet, block or precision that the network does not have.
     """
@@ -63,7 +65,7 @@ def network_tracker(
 
     def describe(frames: Iterable[Image.Image]) -> Iterator[Float[Tensor, "cell channel"]]:
         for features in extract(backbone, frames, **options):  # in order, since all frames have one size
-            yield from features.facet(facet)
+            yield from as_it_left_relu(backbone, features, facet).facet(facet)
 
     settings = {
         "tracker": "network",

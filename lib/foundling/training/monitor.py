@@ -4,15 +4,14 @@ A collapsed network gives every patch the same feature, or one that only says wh
 it is from: its loss may look well all the same.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
+from foundling.backbones.apply import evaluating
 from foundling.training.networks import DenseNetwork
 from foundling.training.views import normalise
 
@@ -70,14 +69,3 @@ def prepare(images: UInt8[Tensor, "image 3 h w"], side: int) -> Float[Tensor, "i
     if images.shape[-2:] != (side, side):
         pixels = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
     return normalise(pixels)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the time of the block."""
-    before = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(before)
