@@ -5,8 +5,11 @@ import sys
 
 import pytest
 
+from foundling.discovery.overlap_controls import CONTROLS as OVERLAP_CONTROLS
+from foundling.discovery.overlap_stream import NETWORK
+from foundling.discovery.selection import colour_candidates, untrained_candidates
 from foundling.errors import ParameterError
-from foundling.parameters import check_names, validate
+from foundling.parameters import CONTROLS, check_names, validate
 
 EIGHT = "08_representation_learning"
 
@@ -16,6 +19,16 @@ def test_runs_are_settings_with_what_is_given_in_place():
     runs = given.runs()
     assert (runs["a"].objective, runs["a"].steps, runs["b"].objective) == ("odin", 50, "mae")
     assert validate(EIGHT, {"training": {}}).runs() == {}
+
+
+def test_no_run_has_the_name_of_a_control():
+    """The names are those of what measures; the parameters hold them once more, since they are read without torch."""
+    boxes = colour_candidates((1,), (0.2,)) | untrained_candidates((1,), ("keys",), (0.2,))
+    names = {label.partition(".")[2] for label in boxes} | set(OVERLAP_CONTROLS) | {NETWORK, "still"}
+    assert names == set(CONTROLS)
+    for name in names:
+        with pytest.raises(ParameterError, match=f"training: label '{name}' names metrics"):
+            validate(EIGHT, {"training": {name: {}}})
 
 
 def test_its_own_untrained_weights_are_not_compared_twice():

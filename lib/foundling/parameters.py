@@ -34,8 +34,13 @@ METHODS: dict[str, dict[str, Any]] = {
 DRAWN = ("lost", "tokencut", "dino_seg")  # labels that the notebook needs, dino_seg if the backbone has attention
 
 TRAINING: dict[str, dict[str, Any]] = {"odin_short": {"settings": "odin_short"}}  # label -> file, and what differs
-# Names of metrics in notebook 08 that no training run may have
-CONTROLS = ("random", "colour_mean", "colour_deviation", "centre_box", "grid", "still", "colour")
+# Names of metrics in notebook 08 that no training run may have: boxes, overlap, videos
+CONTROLS = (
+    "random", "random_centred", "centre_box", "colour_mean", "colour_mean_centred", "colour_deviation",
+    "colour_deviation_centred", "colour_scaled",
+    "network", "grid", "colour", "colour_centred", "colour_position",
+    "still",
+)  # fmt: skip
 
 
 class Parameters(BaseModel):

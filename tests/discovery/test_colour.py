@@ -1,4 +1,4 @@
-"""The colour control: patch means and deviations of red, green and blue, centred per image."""
+"""The colour controls: patch means and deviations of RGB or Lab, raw, centred or scaled per image."""
 
 import numpy as np
 import pytest
@@ -129,3 +129,94 @@ def test_tokencut_on_colours_is_tokencut_on_those_features() -> None:
         colour_tokencut(features, tau=2)
     with pytest.raises(ParameterError, match="deviation is 3: choose true or false"):
         METHODS["colour_lost"].facets(deviation=3)
+
+
+# CIELAB of sRGB's colours under D65, as tables give them
+LAB = {
+    (255, 0, 0): (53.24, 80.09, 67.20),
+    (0, 255, 0): (87.73, -86.18, 83.18),
+    (0, 0, 255): (32.30, 79.19, -107.86),
+    (128, 128, 128): (53.59, 0, 0),
+    (255, 255, 255): (100, 0, 0),
+    (3, 3, 3): (0.82, 0, 0),  # in the straight part of both curves
+}
+
+
+@pytest.mark.parametrize("rgb", LAB)
+def test_lab_is_that_of_the_tables(rgb: tuple[int, int, int]) -> None:
+    keys = colour_features([picture(np.full((8, 16, 3), rgb))], centre=False, space="lab").facet("keys")[0]
+    np.testing.assert_allclose(keys, [[*LAB[rgb], 0, 0, 0]] * 2, atol=0.03)
+
+
+def test_one_red_patch_among_white_ones_scaled_by_hand() -> None:
+    """Of four patches one differs: numbers x, y, y, y have the mean (x + 3y) / 4 and the deviation |x - y| · √3 / 4."""
+    pixels = np.full((8, 32, 3), 255)
+    pixels[:, :8] = (255, 0, 0)
+    keys = colour_features([picture(pixels)], space="lab", scale=True).facet("keys")[0]
+    high, low = np.sqrt(3), -1 / np.sqrt(3)
+    expected = np.zeros((4, 6))  # red is darker; nothing varies inside a patch, so that the deviations stay 0
+    expected[:, :3] = [[-high, high, high], *[[-low, low, low]] * 3]
+    np.testing.assert_allclose(keys, expected, atol=1e-3)
+
+
+def test_scaled_numbers_are_those_of_each_image_by_itself() -> None:
+    rng = np.random.default_rng(7)
+    images = [random_picture(rng, 24, 32), picture(rng.integers(100, 120, (24, 32, 3)))]
+    for image, found in zip(images, colour_features(images, scale=True).facet("keys"), strict=True):
+        values = naive(image, 8)
+        np.testing.assert_allclose(found, values / values.std(0), atol=1e-3)
+
+
+def test_contrast_and_a_constant_change_no_scaled_number() -> None:
+    pixels = np.random.default_rng(8).integers(0, 80, (24, 32, 3))
+    changed = pixels * (3, 2, 1) + (5, 60, 100)  # every channel by its own factor
+    before, after = (colour_features([picture(p)], scale=True).facet("keys") for p in (pixels, changed))
+    torch.testing.assert_close(before, after, atol=1e-3, rtol=0)
+    plain = [colour_features([picture(p)]).facet("keys") for p in (pixels, changed)]
+    assert (plain[0] - plain[1]).abs().max() > 0.02
+
+
+def test_a_grey_picture_has_no_colour_to_scale() -> None:
+    grey = np.random.default_rng(9).integers(0, 256, (24, 32, 1)).repeat(3, 2)
+    keys = colour_features([picture(grey)], space="lab", scale=True).facet("keys")[0]
+    assert not keys[:, [1, 2, 4, 5]].any()
+    np.testing.assert_allclose(keys[:, [0, 3]].std(0, correction=0), 1, atol=1e-4)
+    plain = colour_features([picture(np.full((24, 32, 3), (200, 90, 33)))], space="lab", scale=True)
+    assert not plain.facet("keys").any()
+
+
+@pytest.mark.parametrize("label", ["colour_lost", "colour_tokencut"])
+def test_the_controls_are_given_all_settings(label: str) -> None:
+    """On a picture where both settings matter, the box is that of the method on those features."""
+    image = random_picture(np.random.default_rng(10), 48, 64)
+    size = torch.tensor([[48, 64]])
+    features = PatchFeatures((6, 8), 8, size, size, ("a",), (0,), images=(image,))
+    method = {"colour_lost": lost, "colour_tokencut": tokencut}[label]
+    maps = []
+    for settings in ({}, {"space": "lab"}, {"space": "lab", "scale": True}):
+        (found,) = METHODS[label].run(features, **settings)
+        (same,) = method(colour_features([image], **settings))
+        np.testing.assert_array_equal(found.boxes, same.boxes)
+        for name, values in found.maps.items():
+            np.testing.assert_array_equal(values, same.maps[name])
+        maps.append(list(found.maps.values())[-1])
+    assert not np.array_equal(maps[0], maps[1]) and not np.array_equal(maps[1], maps[2])
+
+
+@pytest.mark.parametrize("label", ["colour_lost", "colour_tokencut"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"space": "hsv"}, "space is 'hsv': choose one of rgb, lab"),
+        ({"scale": 1}, "scale is 1: choose true or false"),
+        ({"scale": True, "centre": False}, "scale is true and centre is false: .*set centre to true"),
+    ],
+)
+def test_settings_that_are_not_legal(label: str, settings: dict, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        METHODS[label].facets(**settings)
+
+
+def test_features_are_not_scaled_without_a_centre() -> None:
+    with pytest.raises(ParameterError, match="scale is true and centre is false"):
+        colour_features([picture(np.zeros((8, 8, 3)))], scale=True, centre=False)

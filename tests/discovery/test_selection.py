@@ -95,11 +95,14 @@ def test_labels_tell_networks_and_controls_apart():
     }
     colours = colour_candidates((1, 5), (0.2, 0.4))
     assert {"corloc.centre_box", "corloc.colour_mean", "tokencut.colour_deviation_centred"} <= set(colours)
-    assert len(colours) == 9
+    assert len(colours) == 11
     assert not colour_candidates((), ())
     assert set(network_candidates("net", (), ("keys",), (0.2,))) == {"tokencut.net"}
     raw, centred = (colours[f"corloc.colour_mean{end}"][0] for end in ("", "_centred"))
     assert (raw["centre"], centred["centre"], raw["deviation"]) == (False, True, False)
+    scaled = {"deviation": True, "centre": True, "space": "lab", "scale": True}
+    assert colours["corloc.colour_scaled"] == [{"method": "colour_lost", **scaled, "k": k} for k in (1, 5)]
+    assert colours["tokencut.colour_scaled"] == [{"method": "colour_tokencut", **scaled, "tau": t} for t in (0.2, 0.4)]
 
 
 def test_every_candidate_is_legal_for_its_method():

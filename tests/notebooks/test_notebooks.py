@@ -89,6 +89,7 @@ CONTROLS = (
     "colour_mean_centred",
     "colour_deviation",
     "colour_deviation_centred",
+    "colour_scaled",
 )
 
 

@@ -24,6 +24,10 @@ from foundling.types import Target
     [
         ({"method": "lost", "k": 5, "facet": "keys", "centre": False}, "facet keys, k 5"),
         ({"method": "colour_tokencut", "tau": 0.2, "deviation": True, "centre": True}, "tau 0.2, centred"),
+        (
+            {"method": "colour_lost", "k": 2, "centre": True, "space": "lab", "scale": True},
+            "k 2, space lab, centred, scaled",
+        ),
         ({"method": "centre_box", "side": 0.5}, "side 0.5"),
         ({"method": "whole_image"}, ""),
     ],

@@ -19,7 +19,13 @@ Settings = dict[str, Any]
 Candidates = dict[str, list[Settings]]  # label -> what to choose from
 
 SIDES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of the centred box
-COLOURS = {"colour_mean": False, "colour_deviation": True}  # control -> whether deviations are among its numbers
+COLOURS: dict[str, Settings] = {  # control -> what it has of the colours of patches
+    "colour_mean": {"deviation": False, "centre": False},
+    "colour_mean_centred": {"deviation": False, "centre": True},
+    "colour_deviation": {"deviation": True, "centre": False},
+    "colour_deviation_centred": {"deviation": True, "centre": True},
+    "colour_scaled": {"deviation": True, "centre": True, "space": "lab", "scale": True},
+}
 TRAINING_PART = {("scenes", "single_val"): "single_train", ("scenes", "multi_val"): "multi_train"}
 
 
@@ -62,14 +68,12 @@ def untrained_candidates(ks: Sequence[int], facets: Sequence[str], taus: Sequenc
 
 
 def colour_candidates(ks: Sequence[int], taus: Sequence[float]) -> Candidates:
-    """The controls that need no network: patch colours, each raw and centred, and a box in the middle."""
+    """The controls that need no network: patch colours (:data:`COLOURS`), and a box in the middle."""
     found: Candidates = {}
-    for name, deviation in COLOURS.items():
-        for centre in (False, True):
-            label = f"{name}_centred" if centre else name
-            same = {"deviation": (deviation,), "centre": (centre,)}
-            found[f"corloc.{label}"] = grid("colour_lost", **same, k=ks)
-            found[f"tokencut.{label}"] = grid("colour_tokencut", **same, tau=taus)
+    for label, colours in COLOURS.items():
+        same = {name: (value,) for name, value in colours.items()}
+        found[f"corloc.{label}"] = grid("colour_lost", **same, k=ks)
+        found[f"tokencut.{label}"] = grid("colour_tokencut", **same, tau=taus)
     found = {label: candidates for label, candidates in found.items() if candidates}
     return found | ({"corloc.centre_box": grid("centre_box", side=SIDES)} if found else {})
 

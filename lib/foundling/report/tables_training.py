@@ -14,8 +14,9 @@ METHODS = {"corloc": "LOST", "tokencut": "TokenCut"}  # first word of a metric -
 
 def in_short(settings: Mapping[str, Any]) -> str:
     """The settings of a method that were chosen: ``"facet keys, k 5, centred"``."""
-    named = [f"{name} {settings[name]}" for name in ("facet", "k", "tau", "side") if name in settings]
-    return ", ".join([*named, "centred"] if settings.get("centre") else named)
+    named = [f"{name} {settings[name]}" for name in ("facet", "k", "tau", "side", "space") if name in settings]
+    switches = {"centre": "centred", "scale": "scaled"}
+    return ", ".join([*named, *(word for name, word in switches.items() if settings.get(name))])
 
 
 def corloc_rows(
