@@ -14,7 +14,7 @@ from pycocotools import mask as rle
 from foundling.datasets import scenes
 from foundling.datasets.scenes import make_scenes, render_scene, split_seeds
 from foundling.datasets.scenes_shapes import CATEGORIES
-from foundling.datasets.scenes_textures import lch, noise, region_map
+from foundling.datasets.scenes_textures import MATERIALS, Tone, coloured, lch, noise, region_map, standardised
 from foundling.errors import ParameterError
 
 SIZE = 96
@@ -111,10 +111,13 @@ def test_no_single_colour_threshold_separates_objects(singles: list) -> None:
     assert max(hues) < 0.2  # no interval of hues, wherever it starts
 
 
-def test_no_channel_finds_most_objects_even_with_a_threshold_for_each_picture(singles: list) -> None:
-    """Thresholds chosen with the ground truth of every picture: the best channel finds 36 % of the objects."""
-    own = [[best_threshold_iou(channels(image)[..., c], m[0]) for c in range(9)] for image, m, _ in singles]
-    assert (np.array(own) >= 0.5).mean(0).max() < 0.45
+def test_brightness_finds_few_objects_even_with_a_threshold_for_each_picture(singles: list) -> None:
+    """Thresholds chosen with the ground truth of every picture. Objects have hues of their own: hue finds 60 %, b of
+    Lab 59 %; red, green, blue, saturation, value and lightness, which patterns and light change, 16 % at most."""
+    own = np.array([[best_threshold_iou(channels(image)[..., c], m[0]) for c in range(9)] for image, m, _ in singles])
+    found = (own >= 0.5).mean(0)
+    assert found[[0, 1, 2, 4, 5, 6]].max() < 0.25
+    assert found.max() < 0.7
 
 
 def test_the_threshold_search_finds_an_object_that_colour_does_separate() -> None:
@@ -126,27 +129,29 @@ def test_the_threshold_search_finds_an_object_that_colour_does_separate() -> Non
     assert best_threshold_iou(channel, mask) == pytest.approx(15 / 25)
 
 
-def test_objects_of_a_category_do_not_share_a_hue() -> None:
-    tones = [(200.0, 50.0), (20.0, 60.0)]
+def test_objects_of_a_category_do_not_share_a_hue(multis: list) -> None:
     rng = np.random.default_rng(0)
-    for label in range(len(CATEGORIES)):
-        firsts = np.stack([scenes._object_colours(rng, label, tones)[0] for _ in range(60)])
-        strongest = set(firsts.argmax(1))
-        assert len(strongest) >= 2, CATEGORIES[label].name
+    placed = [each for _ in range(300) for each in scenes._place(rng, "multi", 30.0)]
+    for label, category in enumerate(CATEGORIES):
+        hues = np.deg2rad([each.tone.hue for each in placed if each.label == label])
+        assert abs(np.exp(1j * hues).mean()) < 0.9, category.name  # 1 if all were the same
 
 
 @pytest.mark.parametrize("label", range(len(CATEGORIES)), ids=[c.name for c in CATEGORIES])
-def test_outlines_and_patterns_are_sound(label: int, rng: np.random.Generator) -> None:
+def test_outlines_and_patterns_are_sound(label: int) -> None:
     fills, holes = CATEGORIES[label].outline()
     points = np.concatenate([*fills, *holes])
     assert np.hypot(*points.T).max() < 1.42  # inside what is painted around an object
     assert np.hypot(*points.T).max() > 0.9
-    u, v = np.meshgrid(*[np.linspace(-1, 1, 41, dtype=np.float32)] * 2)
-    second, accent = CATEGORIES[label].pattern(u, v, rng)
-    for weight in (second, accent):
-        assert weight.min() >= 0 and weight.max() <= 1
-    inside = np.hypot(u, v) < 0.9
-    assert max(second[inside].std(), accent[inside].std()) > 0.1  # a pattern, not a plain colour
+    u, v = np.meshgrid(*[np.linspace(-0.5, 0.5, 201, dtype=np.float32)] * 2)
+    coarse, fine = (CATEGORIES[label].pattern(u, v, cycles) for cycles in (4.0, 8.0))
+    for field in (coarse, fine):
+        assert field.shape == u.shape and np.isfinite(field).all()
+        assert 0.1 < (field > field.mean()).mean() < 0.9  # dark and bright both have their share
+    np.testing.assert_allclose(coarse[::2, ::2], CATEGORIES[label].pattern(u[::2, ::2], v[::2, ::2], 4.0), atol=1e-5)
+    np.testing.assert_allclose(
+        fine[50:151:2, 50:151:2], CATEGORIES[label].pattern(2 * u, 2 * v, 4.0)[50:151:2, 50:151:2], atol=1e-4
+    )
 
 
 def test_shapes_differ_from_each_other() -> None:
@@ -164,7 +169,7 @@ def test_shapes_differ_from_each_other() -> None:
 
 
 def test_regions_cover_the_picture_and_none_is_small(rng: np.random.Generator) -> None:
-    for count in (2, 3):
+    for count in (1, 2, 3):
         for _ in range(20):
             weights = region_map(rng, 96, count)
             assert weights.shape == (count, 96, 96)
@@ -175,7 +180,24 @@ def test_regions_cover_the_picture_and_none_is_small(rng: np.random.Generator) -
 def test_lch_gives_known_colours() -> None:
     np.testing.assert_allclose(lch(100.0, 0.0, 0.0), 1.0, atol=0.01)
     np.testing.assert_allclose(lch(53.24, 104.55, 40.0), [1, 0, 0], atol=0.02)  # pure red in CIE LCh
-    assert noise(np.random.default_rng(0), 32, (4, 9)).shape == (32, 32)
+    assert noise(np.random.default_rng(0), 32, 4).shape == (32, 32)
+
+
+@pytest.mark.parametrize("material", MATERIALS, ids=[m.__name__.strip("_") for m in MATERIALS])
+def test_no_material_is_told_by_its_mean_or_its_contrast(material, rng: np.random.Generator) -> None:
+    """Standardised under a weight: a weighted mean of 0 and deviation of 1, but for the few values that are cut."""
+    x, y = np.meshgrid(*[np.linspace(0, 1, 160, dtype=np.float32)] * 2)
+    weight = (x + y < 1.2).astype(np.float32)
+    field = standardised(material(x, y, 7.0, rng), weight)[weight > 0]
+    assert abs(field.mean()) < 0.1 and 0.85 < field.std() < 1.05 and abs(field).max() <= 1.7
+    again = standardised(3 * material(x, y, 7.0, np.random.default_rng(5)) + 11, weight)
+    np.testing.assert_allclose(again, standardised(material(x, y, 7.0, np.random.default_rng(5)), weight), atol=1e-3)
+
+
+def test_a_surface_is_dark_and_bright_around_its_lightness() -> None:
+    grey = coloured(np.array([[-1.0, 0.0, 1.0]], np.float32), Tone(50.0, 0.0, 0.0, 30.0, 40.0))
+    dark, bright = (lch(x, 0.0, 0.0) for x in (20.0, 80.0))
+    np.testing.assert_allclose(grey[0], [dark, (dark + bright) / 2, bright], atol=1e-6)
 
 
 def test_folder_holds_what_was_rendered(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The embedded dataset ``scenes``: procedural pictures with known instances, made on first use.
 
-A scene has two or three background regions of different material under uneven light, and objects of twelve
-categories, each a shape with its own pattern and two preferred hues. Object colours are often taken from the
-background, so that colour alone does not find the objects. One seed is one composition at any size.
+A scene has one or two background regions of different material, and objects of twelve categories, each a shape with
+its own pattern and two preferred hues. Every surface has a dark and a bright colour of nearly one hue, and its pattern
+is coarser than a patch of the embedded networks: a patch shows one of the two colours or some of both, and only its
+surroundings tell what it belongs to. Patch colours alone therefore find no more than half of the objects; how many is
+reported beside every result. One seed is one composition at any size.
 """
 
 import json
@@ -23,20 +25,31 @@ from pycocotools import mask as rle
 from tqdm import tqdm
 
 from foundling.datasets.scenes_shapes import CATEGORIES
-from foundling.datasets.scenes_textures import MATERIALS, lch, noise, region_map
+from foundling.datasets.scenes_textures import (
+    MATERIALS,
+    Tone,
+    coloured,
+    coordinates,
+    noise,
+    random_tone,
+    region_map,
+    standardised,
+    turned,
+)
 from foundling.errors import ParameterError
 from foundling.paths import data_dir
 
-VERSION = 1
+VERSION = 2
 ANNOTATIONS = "instances.json"
 KINDS = ("single", "multi")
 SPLITS = {"single_train": 2000, "single_val": 300, "multi_train": 2000, "multi_val": 300}  # default counts
 MIN_SIZE, MAX_SIZE = 96, 512
+CONTRAST, CYCLES = (27, 33), (5, 9)  # of all surfaces: half the contrast in L, repeats of a pattern over the picture
 SEED_BLOCK = 10_000_000  # seeds of a split are base + index: disjoint as long as a split has fewer images
 
 
 class Placed(NamedTuple):
-    """One object of a scene in unit coordinates; ``turn`` in radians, ``colours`` first, second, accent."""
+    """One object of a scene in unit coordinates; ``turn`` in radians, ``cycles`` of its pattern over the picture."""
 
     label: int
     x: float
@@ -45,8 +58,9 @@ class Placed(NamedTuple):
     turn: float
     stretch: float
     mirrored: bool
-    colours: Float[np.ndarray, "3 3"]
-    seed: int
+    tone: Tone
+    cycles: float
+    phase: tuple[float, float]
 
 
 def render_scene(
@@ -64,8 +78,9 @@ def render_scene(
     if kind not in KINDS:
         raise ParameterError(f"unknown kind of scene {kind!r}: choose one of {', '.join(KINDS)}")
     rng = np.random.default_rng([seed, KINDS.index(kind), VERSION])
-    canvas, hues = _background(rng, size)
-    objects = _place(rng, kind, hues)
+    contrast = rng.uniform(*CONTRAST)
+    canvas = _background(rng, size, contrast)
+    objects = _place(rng, kind, contrast)
     light = _light(rng, size)
     angle = rng.uniform(0, 2 * np.pi)
     masks: list[np.ndarray] = []
@@ -162,29 +177,24 @@ def _draw_file(
     return {"id": number, "file_name": name, "width": size, "height": size}, annotations
 
 
-def _background(rng: np.random.Generator, size: int) -> tuple[Float[np.ndarray, "h w 3"], list[tuple[float, float]]]:
-    count = int(rng.choice([2, 3], p=[0.5, 0.5]))
-    weights = region_map(rng, size, count)
+def _background(rng: np.random.Generator, size: int, contrast: float) -> Float[np.ndarray, "h w 3"]:
+    count = int(rng.integers(1, 3))
+    x, y = coordinates(size)
     canvas = np.zeros((size, size, 3), np.float32)
-    tones = []
-    for weight, material in zip(weights, rng.permutation(len(MATERIALS))[:count], strict=True):
-        hue, lightness, chroma = rng.uniform(0, 360), rng.uniform(38, 75), rng.uniform(12, 45)
-        contrast = rng.uniform(9, 17)
-        low = lch(lightness - contrast, chroma, hue - 12)
-        high = lch(lightness + contrast, chroma, hue + 12)
-        field = np.clip(0.5 + 0.5 * MATERIALS[material](rng, size), 0, 1) * weight
-        canvas += weight[..., None] * low + field[..., None] * (high - low)
-        tones.append((hue, lightness))
-    return canvas, tones
+    for weight, material in zip(region_map(rng, size, count), rng.permutation(len(MATERIALS))[:count], strict=True):
+        tone, cycles = random_tone(rng, rng.uniform(0, 360), contrast), rng.uniform(*CYCLES)
+        field = MATERIALS[material](*turned(x, y, rng.uniform(0, np.pi)), cycles, rng)
+        canvas += weight[..., None] * coloured(standardised(field, weight), tone)
+    return canvas
 
 
 def _light(rng: np.random.Generator, size: int) -> Float[np.ndarray, "h w"]:
-    return 1.0 + 0.2 * noise(rng, size, 2) + 0.12 * noise(rng, size, 4)
+    return 1.0 + 0.08 * noise(rng, size, 2)
 
 
-def _place(rng: np.random.Generator, kind: str, tones: list[tuple[float, float]]) -> list[Placed]:
+def _place(rng: np.random.Generator, kind: str, contrast: float) -> list[Placed]:
     count = 1 if kind == "single" else int(rng.integers(2, 7))
-    low, high = (0.18, 0.35) if kind == "single" else (0.11, 0.25 - 0.015 * count)
+    low, high = (0.2, 0.36) if kind == "single" else (0.11, 0.25 - 0.015 * count)
     same = kind == "multi" and rng.uniform() < 0.4
     first = int(rng.integers(len(CATEGORIES)))
     objects: list[Placed] = []
@@ -196,39 +206,26 @@ def _place(rng: np.random.Generator, kind: str, tones: list[tuple[float, float]]
             if all(np.hypot(x - o.x, y - o.y) >= 0.72 * (radius + o.radius) for o in objects):
                 break
             radius *= 0.985
-        turn = rng.normal(0, 0.5)
+        hue = rng.choice(CATEGORIES[label].hues) + rng.uniform(-20, 20)
         objects.append(
             Placed(
                 label,
                 x,
                 y,
                 radius,
-                turn,
-                rng.uniform(0.85, 1.15),
-                bool(rng.integers(2)),
-                _object_colours(rng, label, tones),
-                int(rng.integers(2**31)),
+                turn=rng.normal(0, 0.5),
+                stretch=rng.uniform(0.85, 1.15),
+                mirrored=bool(rng.integers(2)),
+                tone=random_tone(rng, hue, contrast),
+                cycles=rng.uniform(*CYCLES) * (0.28 / radius) ** 0.5,  # finer on small objects
+                phase=(rng.uniform(0, 0.1), rng.uniform(0, 0.1)),
             )
         )
     return objects
 
 
-def _object_colours(rng: np.random.Generator, label: int, tones: list[tuple[float, float]]) -> Float[np.ndarray, "3 3"]:
-    if rng.uniform() < 0.4:
-        hue, lightness = tones[int(rng.integers(len(tones)))]
-        hue += rng.uniform(-20, 20)
-    else:
-        hue, lightness = rng.choice(CATEGORIES[label].hues) + rng.uniform(-20, 20), rng.uniform(40, 72)
-    gap = rng.uniform(14, 24)
-    sign = rng.choice([-1, 1])
-    first = lch(lightness + sign * gap, rng.uniform(25, 55), hue)
-    second = lch(lightness - sign * gap, rng.uniform(25, 55), hue + rng.choice([-40, 40, 150]))
-    accent = lch(rng.uniform(25, 92), rng.uniform(10, 60), hue + 180)
-    return np.stack([first, second, accent])
-
-
 def _paint(canvas: Float[np.ndarray, "h w 3"], placed: Placed, light: float) -> Float[np.ndarray, "h w"]:
-    """Draw one object, with its shadow, into ``canvas``; returns its coverage of every pixel."""
+    """Draw one object into ``canvas``, lit from the direction ``light`` (radians); returns its coverage of pixels."""
     size = len(canvas)
     fine = 2 if size >= 160 else 3
     reach = placed.radius * 1.45
@@ -241,29 +238,25 @@ def _paint(canvas: Float[np.ndarray, "h w 3"], placed: Placed, light: float) -> 
     u = to_object[0, 0] * px[None] + to_object[0, 1] * py[:, None]
     v = to_object[1, 0] * px[None] + to_object[1, 1] * py[:, None]
     mask = _fill(placed, to_image, (rows, columns), fine * size, (x0 * fine, y0 * fine))
-    category = CATEGORIES[placed.label]
-    second, accent = category.pattern(u, v, np.random.default_rng(placed.seed))
-    first_colour, second_colour, accent_colour = placed.colours.astype(np.float32)
-    surface = first_colour + second[..., None] * (second_colour - first_colour)
-    surface += accent[..., None] * (accent_colour - surface)
+    field = CATEGORIES[placed.label].pattern(u + placed.phase[0], v + placed.phase[1], placed.cycles)
+    surface = coloured(standardised(field, mask), placed.tone)
     surface *= _shade(mask, placed.radius * size * fine, light)[..., None]
     small = (x1 - x0, y1 - y0)
     alpha = cv2.resize(mask, small, interpolation=cv2.INTER_AREA)
-    colour = cv2.resize(surface * mask[..., None], small, interpolation=cv2.INTER_AREA)
     window = canvas[y0:y1, x0:x1]
-    window *= 1 - 0.4 * _shadow(alpha, placed.radius * size, light)[..., None]
     window *= 1 - alpha[..., None]
-    window += colour
+    window += cv2.resize(surface * mask[..., None], small, interpolation=cv2.INTER_AREA)
     cover = np.zeros((size, size), np.float32)
     cover[y0:y1, x0:x1] = alpha
     return cover
 
 
 def _frames(placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+    """To the object's coordinates in units of the picture's side, and from outline coordinates to the picture."""
     c, s = np.cos(placed.turn), np.sin(placed.turn)
-    scale = placed.radius * np.diag([(-1 if placed.mirrored else 1) * placed.stretch**0.5, placed.stretch**-0.5])
-    to_image = np.array([[c, -s], [s, c]]) @ scale
-    return np.linalg.inv(to_image).astype(np.float32), to_image
+    shape = np.diag([(-1 if placed.mirrored else 1) * placed.stretch**0.5, placed.stretch**-0.5])
+    to_image = np.array([[c, -s], [s, c]]) @ shape
+    return np.linalg.inv(to_image).astype(np.float32), placed.radius * to_image
 
 
 def _fill(
@@ -278,14 +271,7 @@ def _fill(
 
 
 def _shade(mask: Float[np.ndarray, "r c"], radius: float, light: float) -> Float[np.ndarray, "r c"]:
-    """Lambert-like shading of a bulging surface: the slope of the blurred outline, and a darker rim."""
+    """Lambert-like shading of a slightly bulging surface: the slope of the blurred outline."""
     height = cv2.GaussianBlur(mask, (0, 0), 0.16 * radius)
     slope = cv2.Sobel(height, cv2.CV_32F, 1, 0) * np.cos(light) + cv2.Sobel(height, cv2.CV_32F, 0, 1) * np.sin(light)
-    rim = cv2.GaussianBlur(mask, (0, 0), 0.035 * radius)
-    return np.clip(1 + 0.055 * radius * slope, 0.45, 1.6) * (0.62 + 0.38 * np.clip(2 * rim - 0.9, 0, 1))
-
-
-def _shadow(alpha: Float[np.ndarray, "r c"], radius: float, light: float) -> Float[np.ndarray, "r c"]:
-    shift = 0.14 * radius
-    move = np.array([[1, 0, shift * np.cos(light)], [0, 1, shift * np.sin(light)]], np.float32)
-    return cv2.GaussianBlur(cv2.warpAffine(alpha, move, alpha.shape[::-1]), (0, 0), 0.09 * radius)
+    return np.clip(1 + 0.0165 * radius * slope, 0.6, 1.4)

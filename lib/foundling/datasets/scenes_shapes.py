@@ -1,8 +1,7 @@
-"""Outlines and surface patterns of the object categories of ``scenes``, in object coordinates.
+"""The object categories of ``scenes``: an outline, a pattern and two hues each.
 
-Object coordinates ``(u, v)`` run over the unit disc, ``v`` downwards. An outline is a list of polygons to fill and a
-list of polygons to cut out again. A pattern returns two fields over a grid of coordinates: the weight of the second
-colour and the weight of the accent colour, both in 0..1.
+An outline is a list of polygons to fill and a list of polygons to cut out again, in coordinates over the unit disc,
+the second downwards.
 """
 
 from collections.abc import Callable
@@ -11,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from foundling.datasets import scenes_patterns as patterns
+from foundling.datasets.scenes_textures import Field
+
 Polygon = Float[np.ndarray, "_ 2"]  # a list holds polygons of different length
-Field = Float[np.ndarray, "row column"]
 
 
 class Category(NamedTuple):
@@ -20,14 +21,8 @@ class Category(NamedTuple):
 
     name: str
     outline: Callable[[], tuple[list[Polygon], list[Polygon]]]
-    pattern: Callable[[Field, Field, np.random.Generator], tuple[Field, Field]]
+    pattern: Callable[[Field, Field, float], Field]
     hues: tuple[float, float]
-
-
-def smooth_step(x: Field, low: float, high: float) -> Field:
-    """0 below ``low``, 1 above ``high``, a cubic between."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
 
 
 def _curve(x: np.ndarray, y: np.ndarray) -> Polygon:
@@ -116,100 +111,17 @@ def _ball() -> tuple[list[Polygon], list[Polygon]]:
     return [_ellipse(0.0, 0.0, 0.95, 0.95)], []
 
 
-def _none(u: Field) -> Field:
-    return np.zeros_like(u)
-
-
-def _spots(u: Field, v: Field, centres: np.ndarray, radius: float) -> Field:
-    weight = np.zeros_like(u)
-    for x, y in centres.astype(np.float32):
-        weight = np.maximum(weight, smooth_step(-np.hypot(u - x, v - y), -radius, -0.75 * radius))
-    return weight
-
-
-def _facets(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    turn = np.arctan2(u, -v) * 5 / (2 * np.pi)
-    return smooth_step(np.abs(turn - np.round(turn)) * np.sign(turn - np.round(turn)), -0.04, 0.04), _none(u)
-
-
-def _scales(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    rows = u * 5
-    across = v * 4 + 0.5 * (np.floor(rows) % 2)
-    depth = (rows - np.floor(rows)) - 2.2 * (across - np.floor(across) - 0.5) ** 2
-    eye = smooth_step(-np.hypot(u + 0.66, v + 0.12), -0.13, -0.1)
-    return smooth_step(depth, 0.1, 0.75), eye
-
-
-def _petals(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    r = np.hypot(u, v)
-    veins = 0.25 * np.cos(12 * np.arctan2(u, -v))
-    return smooth_step(r + veins * (r > 0.3), 0.35, 0.95), smooth_step(-r, -0.32, -0.28)
-
-
-def _craters(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    t = np.linspace(1.0, 5.6, 8) + rng.uniform(-0.1, 0.1, 8)
-    ring = 0.7 + 0.12 * np.where(np.arange(8) % 2, 1, -1)
-    return _spots(u, v, np.stack([ring * np.cos(t), ring * np.sin(t)], 1), 0.16), _none(u)
-
-
-def _stripes(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    return smooth_step(np.sin((u + v) * 8.5), -0.15, 0.15), _none(u)
-
-
-def _grooves(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    return smooth_step(np.cos(np.hypot(u, v) * 21), -0.3, 0.3), _none(u)
-
-
-def _sprinkles(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    t = _angles(18) + rng.uniform(-0.12, 0.12, 18)
-    r = rng.uniform(0.5, 0.82, 18)
-    spots = np.stack([r * np.cos(t), r * np.sin(t)], 1)
-    glaze = smooth_step(0.9 + 0.05 * np.cos(7 * np.arctan2(v, u)) - np.hypot(u, v), 0.02, 0.06)
-    return glaze * (1 - _spots(u, v, spots[::2], 0.1)), _spots(u, v, spots[1::2], 0.1)
-
-
-def _veins(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    side = np.abs(np.sin((u - 0.9 * np.abs(v)) * 10))
-    lines = np.minimum(np.abs(v) * 9, side * 2.4 + 0.1)
-    return smooth_step(-lines, -0.75, -0.25), _none(u)
-
-
-def _toadstool(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    spots = np.array(
-        [[0, -0.45], [-0.5, -0.22], [0.5, -0.2], [-0.22, -0.02], [0.26, -0.05], [-0.78, 0.02], [0.78, 0.03]]
-    )
-    stem = smooth_step(v, 0.14, 0.18) * (np.abs(u) < 0.42)
-    return stem.astype(np.float32), _spots(u, v, spots + rng.uniform(-0.04, 0.04, spots.shape), 0.16)
-
-
-def _wings(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    x = np.abs(u)
-    far = np.minimum(np.hypot(x - 0.55, v + 0.4), np.hypot(x - 0.42, v - 0.44) * 1.2)
-    body = smooth_step(-x, -0.14, -0.1)
-    return smooth_step(np.cos(far * 17), -0.3, 0.3) * (1 - body), body
-
-
-def _quarters(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    quarter = smooth_step(u * (v + 0.25) * 60, -1.0, 1.0)
-    return quarter, smooth_step(-np.minimum(np.abs(u), np.abs(v + 0.25)), -0.07, -0.04)
-
-
-def _sectors(u: Field, v: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    x, y = u - 0.2, v + 0.25
-    return smooth_step(np.sin(3 * np.arctan2(y, x)), -0.12, 0.12), smooth_step(-np.hypot(x, y), -0.17, -0.13)
-
-
 CATEGORIES = (
-    Category("star", _star, _facets, (80, 260)),
-    Category("fish", _fish, _scales, (30, 230)),
-    Category("flower", _flower, _petals, (340, 90)),
-    Category("moon", _moon, _craters, (90, 280)),
-    Category("heart", _heart, _stripes, (10, 310)),
-    Category("gear", _gear, _grooves, (250, 60)),
-    Category("ring", _ring, _sprinkles, (50, 350)),
-    Category("leaf", _leaf, _veins, (130, 40)),
-    Category("mushroom", _mushroom, _toadstool, (30, 200)),
-    Category("butterfly", _butterfly, _wings, (290, 160)),
-    Category("kite", _kite, _quarters, (190, 320)),
-    Category("ball", _ball, _sectors, (220, 120)),
+    Category("star", _star, patterns.triangles, (80, 260)),
+    Category("fish", _fish, patterns.scales, (30, 230)),
+    Category("flower", _flower, patterns.rings, (340, 90)),
+    Category("moon", _moon, patterns.dots, (90, 280)),
+    Category("heart", _heart, patterns.stripes, (10, 310)),
+    Category("gear", _gear, patterns.grooves, (250, 60)),
+    Category("ring", _ring, patterns.crosses, (50, 350)),
+    Category("leaf", _leaf, patterns.chevrons, (130, 40)),
+    Category("mushroom", _mushroom, patterns.checks, (30, 200)),
+    Category("butterfly", _butterfly, patterns.bars, (290, 160)),
+    Category("kite", _kite, patterns.harlequin, (190, 320)),
+    Category("ball", _ball, patterns.bricks, (220, 120)),
 )

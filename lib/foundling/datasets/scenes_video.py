@@ -1,10 +1,8 @@
 """The embedded videos ``scenes_video``: the objects of ``scenes`` in motion, in the layout of DAVIS 2017.
 
 Two to four objects change places over a slowly panning background; they turn, grow and shrink and are squeezed a
-little, and pass in front of one another. Shadows wander, and the light changes its colour. In most videos all objects
-have the colours of the first. The changing light and the shared colours are there for the control, propagation on the
-colours of patches alone: without them it follows the objects better than a small network does. One seed is one video
-at any size.
+little, and pass in front of one another. The light wanders, and changes its colour. In most videos all objects have
+the colours of the first. One seed is one video at any size.
 """
 
 import os
@@ -72,10 +70,11 @@ def render_video(
         raise ParameterError(f"length is {length}: a video has at least 2 frames")
     rng = np.random.default_rng([seed, len(scenes.KINDS), scenes.VERSION, VERSION])
     wide = round(size * (1 + MARGIN))
-    world, tones = scenes._background(rng, wide)
+    contrast = rng.uniform(*scenes.CONTRAST)
+    world = scenes._background(rng, wide, contrast)
     lamps = scenes._light(rng, 2 * size)
     angle = rng.uniform(0, 2 * np.pi)
-    objects = _objects(rng, tones)
+    objects = _objects(rng, contrast)
     courses = [_course(rng, objects, i) for i in range(len(objects))]
     pan, walk = rng.uniform(0, 1, (2, 2, 2))  # of the frame over the world, of the light: where they begin and end
     tint, beats, phase = rng.normal(0, TINT, 3), rng.uniform(0.5, 1.5, 3), rng.uniform(0, 2 * np.pi, 3)
@@ -92,11 +91,11 @@ def render_video(
     return np.stack(frames), np.stack(masks), len(objects)
 
 
-def _objects(rng: np.random.Generator, tones: list[tuple[float, float]]) -> list[scenes.Placed]:
+def _objects(rng: np.random.Generator, contrast: float) -> list[scenes.Placed]:
     """Two to four objects that do not cover one another yet."""
-    objects = scenes._place(rng, "multi", tones)[: rng.integers(2, 5)]
+    objects = scenes._place(rng, "multi", contrast)[: rng.integers(2, 5)]
     if rng.uniform() < ALIKE:
-        return [placed._replace(colours=objects[0].colours) for placed in objects]
+        return [placed._replace(tone=objects[0].tone) for placed in objects]
     return objects
 
 
