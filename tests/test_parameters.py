@@ -103,8 +103,8 @@ def test_legal_values_are_kept_and_the_rest_is_default():
     given = validate(TWO, {"limit": 0, "lost_ks": [2, 5]})
     assert (given.limit, given.lost_ks, given.backbone) == (0, [2, 5], "scenes_odin")
     assert given.sweep() == {
-        "lost_k2": {"method": "lost", "k": 2, "facet": "keys"},
-        "lost_k5": {"method": "lost", "k": 5, "facet": "keys"},
+        "lost_k2": {"method": "lost", "k": 2, "facet": "keys", "centre": True},
+        "lost_k5": {"method": "lost", "k": 5, "facet": "keys", "centre": True},
     }
 
 

@@ -191,10 +191,12 @@ def test_only_by_hand(name: str) -> None:
     assert f"foundling weights {name}" not in message
 
 
-def test_embedded_weights_need_no_network() -> None:
-    """The package's own checkpoint: half precision on disk, three heads, four blocks of 8-pixel patches."""
-    backbone = load_backbone("scenes_odin", device="cpu")
-    file = paths.EMBEDDED_WEIGHTS / "scenes_odin.safetensors"
+@pytest.mark.parametrize("name", ["scenes_odin", "scenes_mae"])
+def test_embedded_weights_need_no_network(name: str) -> None:
+    """The package's own checkpoints: at most 6 MB, three heads, four blocks of 8-pixel patches."""
+    backbone = load_backbone(name, device="cpu")
+    file = paths.EMBEDDED_WEIGHTS / f"{name}.safetensors"
+    assert file.stat().st_size < 6e6
     assert backbone.weights == str(file)
     assert backbone.checksum == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     assert (backbone.patch_size, backbone.channels, backbone.heads, backbone.blocks) == (8, 192, 3, 4)

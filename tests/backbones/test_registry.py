@@ -15,7 +15,8 @@ TIMM = [name for name, entry in BACKBONES.items() if entry.timm is not None]
 
 def test_the_backbones_of_the_five_papers_are_there() -> None:
     assert set(BACKBONES) == {
-        *("scenes_odin", "dino_vits16", "dino_vits8", "dino_vits8_300ep", "dino_vitb16", "dino_vitb8", "dino_resnet50"),
+        *("scenes_odin", "scenes_mae"),
+        *("dino_vits16", "dino_vits8", "dino_vits8_300ep", "dino_vitb16", "dino_vitb8", "dino_resnet50"),
         *("deit_vits16", "supervised_resnet50", "supervised_vgg16", "mae_vitb16", "mocov3_vits16", "mocov3_vitb16"),
         *("msn_vitb16", "selfpatch_vits16", "densecl_resnet101"),
         *("dinov2_vits14", "dinov2_vitb14", "dinov3_vits16", "dinov3_vitb16"),
@@ -51,10 +52,10 @@ def test_the_network_is_the_one_named(name: str) -> None:
     if entry.family == "cnn":
         assert entry.patch_size == 16
         return
-    width, heads = WIDTHS["tiny" if name == "scenes_odin" else "small" if "vits" in name else "base"]
+    width, heads = WIDTHS["tiny" if entry.embedded else "small" if "vits" in name else "base"]
     assert network.embed_dim == width
     assert network.blocks[0].attn.num_heads == (12 if name == "mocov3_vits16" else heads)
-    assert len(network.blocks) == (4 if name == "scenes_odin" else 12)
+    assert len(network.blocks) == (4 if entry.embedded else 12)
     assert network.patch_embed.patch_size == (entry.patch_size, entry.patch_size)
     assert network.blocks[0].norm1.eps == (1e-5 if "dinov3" in name else 1e-6)
 

@@ -61,6 +61,20 @@ class Entry:
         return VIT_FACETS + (CLS_FACETS if self.options.get("class_token", True) else ())
 
 
+def _scenes(name: str, sha256: str, notes: str = "") -> Entry:
+    return Entry(
+        name=name,
+        architecture="vit_tiny_patch16_224",
+        file=f"{name}.safetensors",
+        licence="mit",
+        patch_size=8,
+        options={"img_size": 96, "patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3},
+        embedded=True,
+        sha256=sha256,
+        notes=f"{notes}Trained by this project on its own synthetic scenes; comes with the package.",
+    )
+
+
 def _dino(name: str, architecture: str, file: str, patch_size: int, timm: str | None, notes: str = "") -> Entry:
     return Entry(
         name=name,
@@ -75,17 +89,8 @@ def _dino(name: str, architecture: str, file: str, patch_size: int, timm: str | 
 
 
 _ENTRIES = (
-    Entry(
-        "scenes_odin",
-        "vit_tiny_patch16_224",
-        "scenes_odin.safetensors",
-        "mit",
-        8,
-        options={"img_size": 96, "patch_size": 8, "embed_dim": 192, "depth": 4, "num_heads": 3},
-        embedded=True,
-        sha256="7ab689cad5d4783c38558c97779fe3908e23cadf84db07387c6b77025592f4e5",
-        notes="Trained by this project on its own synthetic scenes; comes with the package.",
-    ),
+    _scenes("scenes_odin", "71424e11ea346400c2b1772af65682e56f200d96190da27fc1818f5e727b79f6"),
+    _scenes("scenes_mae", "a414b8498ab15a04459a6c3ea98ac60a0eebdca209a83859e8721c72977b1a33", "A masked autoencoder, to compare with. "),
     _dino("dino_vits16", "vit_small_patch16_224", "dino_deitsmall16_pretrain", 16, "vit_small_patch16_224.dino"),
     _dino(
         "dino_vits8",
