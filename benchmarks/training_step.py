@@ -20,6 +20,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from foundling.training import loop, odin
+from foundling.training.batches import Batch
 from foundling.training.data import order
 from foundling.training.settings import Common, settings_from
 
@@ -85,6 +86,12 @@ def instrument(run: loop.Run, clock: Clock) -> None:
     run.optimiser.step = clock.timed("optimiser", run.optimiser.step)  # type: ignore[method-assign]
 
 
+def do_step(run: loop.Run, batch: Batch, step: int) -> None:
+    """A step as the training loop does it."""
+    names, values = loop.find_gradient(run, batch, step)
+    loop.move(run, dict(zip(names, values.tolist(), strict=True)), step)
+
+
 def shares(settings: Common, cpu: bool, folder: Path) -> dict[str, float]:
     """Mean seconds of a step's parts, and of the whole step."""
     run = loop.open_run(settings, folder / "shares", loop.make_accelerator(settings, cpu))
@@ -96,7 +103,7 @@ def shares(settings: Common, cpu: bool, folder: Path) -> dict[str, float]:
         if step == WARM:
             clock.seconds.clear()
         batch = clock.timed("data", next)(batches)
-        clock.timed("step", loop.do_step)(run, batch, step)
+        clock.timed("step", do_step)(run, batch, step)
     odin.kmeans = kmeans
     s = {name: value / (settings.steps - WARM) for name, value in clock.seconds.items()}
     parts = {name: s[name] for name in ("data", "views", "k-means")}
@@ -119,10 +126,10 @@ def outside_matrices(settings: Common, cpu: bool, folder: Path) -> float:
     cuda = run.accelerator.device.type == "cuda"
     batches = run.images.batches(order(len(run.images), settings.batch, 0, 0, settings.steps))
     for step in range(WARM):
-        loop.do_step(run, next(batches), step)
+        do_step(run, next(batches), step)
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiler:
         for step in range(WARM, settings.steps):
-            loop.do_step(run, next(batches), step)
+            do_step(run, next(batches), step)
     times = {e.key: e.self_device_time_total if cuda else e.self_cpu_time_total for e in profiler.key_averages()}
     matrices = sum(t for name, t in times.items() if any(part in name.lower() for part in MATRIX))
     return 1 - matrices / sum(times.values())

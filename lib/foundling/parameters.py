@@ -20,8 +20,8 @@ from foundling.paths import ROOT
 
 BackboneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(:random)?$")]
 LABEL = r"^[a-z0-9][a-z0-9_]*$"
-# Label -> method and its settings: those of LOST, TokenCut, DINO-seg and the control were chosen on the first 150 scenes
-# of single_train, the first three for the embedded network.
+# Label -> method and its settings, chosen on the first 150 scenes of single_train: those of LOST, TokenCut and DINO-seg
+# for the embedded network, those of the colours for themselves.
 METHODS: dict[str, dict[str, Any]] = {
     "lost": {"method": "lost", "k": 1, "facet": "keys", "centre": True},
     "tokencut": {"method": "tokencut", "tau": 0.4, "facet": "keys"},

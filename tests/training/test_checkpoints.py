@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -50,12 +51,13 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     objective(objective.make_views(_batch(), torch.Generator()))["loss"].backward()
     optimiser.step()
     tensors = {"objective": objective.state_dict(), "optimiser": optimiser.state_dict()}
-    save_state(file, {**tensors, "done": 3, "history": [{"loss": 0.5}]}, settings, "ten images")
+    progress = {"done": 3, "seconds": 2.5, "history": [{"loss": 0.5}], "pending": []}
+    save_state(file, {**tensors, **progress}, settings, "ten images")
     state = load_state(file, settings, "ten images")
     assert state is not None and state["done"] == 3 and state["history"] == [{"loss": 0.5}]
     other = TinyObjective(tiny(tmp_path, seed=5), 10)
     other_optimiser = make_optimiser(other, settings)
-    restore(file, state, other, other_optimiser)
+    assert restore(file, state, other, other_optimiser) == progress
     assert all(torch.equal(v, objective.state_dict()[n]) for n, v in other.state_dict().items())
     moments = [o.state_dict()["state"] for o in (optimiser, other_optimiser)]
     assert moments[0].keys() == moments[1].keys() and len(moments[0]) > 5
@@ -96,10 +98,46 @@ def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     assert load_state(file, tiny(tmp_path / "moved", workers=3, save_every=9), "ten images") == {"done": 3}
 
 
+DAMAGED = r"a\.state is no state of a training run, or damaged .*: delete it to start anew"
+
+
 @pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04 a broken archive"])
 def test_a_damaged_state_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.state").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"a\.state is no state of a training run, or damaged .*: delete it"):
+    with pytest.raises(WeightsError, match=DAMAGED):
+        load_state(tmp_path / "a.state", tiny(tmp_path), "x")
+
+
+def test_a_state_that_is_cut_off_or_overwritten_is_named(tmp_path: Path) -> None:
+    """Cut off anywhere; zeros in place of a tensor, or of one bit; bytes at random, after beginnings that are right."""
+    file, rng = tmp_path / "a.state", np.random.default_rng(0)
+    save_state(file, {"done": 3, "objective": {"w": torch.ones(500)}}, tiny(tmp_path), "x")
+    whole = file.read_bytes()
+    broken = [whole[: len(whole) * i // 20] for i in range(1, 20)]
+    middle = whole.index(torch.ones(500).numpy().tobytes())
+    broken += [whole[:middle] + bytes(2000) + whole[middle + 2000 :], whole[:middle] + b"\x01" + whole[middle + 1 :]]
+    for start in (b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x02}q\x00", b"\x80\x02X", b"\x80\x02ctorch\n"):
+        broken += [start + rng.integers(0, 256, 300, np.uint8).tobytes() for _ in range(20)]
+    for content in broken:
+        file.write_bytes(content)
+        with pytest.raises(WeightsError, match=DAMAGED):
+            load_state(file, tiny(tmp_path), "x")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"done": 3}, {"settings": 3, "images": "x"}])
+def test_a_file_of_something_else_is_named(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "a.state")
+    with pytest.raises(WeightsError, match=DAMAGED):
+        load_state(tmp_path / "a.state", tiny(tmp_path), "x")
+
+
+def test_a_state_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.state").write_bytes(b"something")
+    monkeypatch.setattr(Path, "read_bytes", refuses)
+    with pytest.raises(WeightsError, match=r"a\.state cannot be read \(Permission denied\): see to it that it can"):
         load_state(tmp_path / "a.state", tiny(tmp_path), "x")
 
 
@@ -107,9 +145,15 @@ def test_a_state_that_does_not_fit_is_named(tmp_path: Path) -> None:
     settings = tiny(tmp_path)
     objective = TinyObjective(settings, 10)
     optimiser = make_optimiser(objective, settings)
-    state = {"objective": {"network.x": torch.zeros(1)}, "optimiser": optimiser.state_dict()}
-    with pytest.raises(WeightsError, match=r"a\.state does not fit these networks \(.*another version; delete it"):
-        restore(tmp_path / "a.state", state, objective, optimiser)
+    whole = {"objective": objective.state_dict(), "optimiser": optimiser.state_dict(), "done": 1, "seconds": 1.0}
+    whole |= {"history": [], "pending": []}
+    assert restore(tmp_path / "a.state", whole, objective, optimiser)["done"] == 1
+    states = [{**whole, "objective": {"network.x": torch.zeros(1)}}, {**whole, "objective": 3}]
+    states += [{**whole, "optimiser": {"state": {}}}, {**whole, "optimiser": None}]
+    states += [{name: value for name, value in whole.items() if name != missing} for missing in whole]
+    for state in states:
+        with pytest.raises(WeightsError, match=r"a\.state does not fit these networks \(.*another version; delete it"):
+            restore(tmp_path / "a.state", state, objective, optimiser)
 
 
 @pytest.fixture
@@ -179,6 +223,25 @@ def test_exporting_leaves_the_network_in_training_as_it_is(tmp_path: Path) -> No
     tensors = exported(network.backbone, settings, noise(2, 32))
     assert tensors.keys() == before.keys() and all(torch.equal(tensors[n], before[n]) for n in before)
     assert network.backbone.training
+
+
+def test_exported_keys_are_centred_over_the_images_given(tmp_path: Path) -> None:
+    """The mean key of every block, as a hook on the exported network sees it; the network in training keeps its own."""
+    settings = tiny(tmp_path, options=SMALL)
+    network = make_network(settings.architecture, SMALL, 3)
+    for block in network.backbone.blocks:
+        torch.nn.init.normal_(block.attn.qkv.bias)
+    before = [block.attn.qkv.bias.clone() for block in network.backbone.blocks]
+    fresh = make_network(settings.architecture, SMALL, 0).backbone.eval()
+    fresh.load_state_dict(exported(network.backbone, settings, noise()))
+    keys: list[torch.Tensor] = []
+    for block in fresh.blocks:
+        block.attn.qkv.register_forward_hook(lambda _, __, qkv: keys.append(qkv[:, 1:, 24:48].mean((0, 1))))
+    with torch.no_grad():
+        fresh.forward_features(prepare(noise(), 32))
+    assert len(keys) == 2 and all(mean.abs().max() < 1e-4 for mean in keys)
+    for block, bias in zip(network.backbone.blocks, before, strict=True):
+        assert torch.equal(block.attn.qkv.bias, bias) and bias[24:48].abs().max() > 0.5
 
 
 def test_centred_keys_have_mean_zero_in_every_block_and_change_no_output() -> None:

@@ -1,5 +1,6 @@
 """The images of a run: their order, how files become squares, what is kept on disk, what stands in for broken ones."""
 
+import os
 import resource
 import warnings
 from pathlib import Path
@@ -64,6 +65,18 @@ def test_scenes_are_those_of_the_training_splits_and_kept(data_folder: Path) -> 
     np.save(file, changed)
     assert (scenes().batch([0]).images == 7).all()  # read, not drawn again
     assert scenes(images=6).identity != scenes().identity
+
+
+def test_scenes_in_other_shares_are_other_scenes(data_folder: Path) -> None:
+    """10 scenes of which 2 or 3 hold several objects, a quarter both; names of whole percents are as they were."""
+    few, more = (scenes(images=10, multi_share=share) for share in (0.249, 0.251))
+    assert few.identity != more.identity and len(list((data_folder / "scenes").iterdir())) == 2
+    last = render_scene(split_seeds("single_train", 8)[-1], 96, "single")[0]
+    np.testing.assert_array_equal(few.batch([7]).images[0].permute(1, 2, 0), last)
+    first = render_scene(split_seeds("multi_train", 1)[0], 96, "multi")[0]
+    np.testing.assert_array_equal(more.batch([7]).images[0].permute(1, 2, 0), first)
+    assert ", 40multi" in scenes().identity and ", 25.1multi" in more.identity
+    assert ", 29multi" in scenes(multi_share=0.29).identity  # which is 28.999999999999996 percent
 
 
 def test_scenes_drawn_by_several_processes_are_the_same(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +155,53 @@ def test_stored_photos_are_decoded_once(tmp_path: Path, data_folder: Path) -> No
     plain, stored = open_training_set(tiny(folder)), open_training_set(tiny(folder, store=True))
     assert torch.equal(plain.batch([3, 0]).images, stored.batch([3, 0]).images)
     assert plain.identity == stored.identity
-    for file in folder.iterdir():
-        file.write_bytes(b"no longer an image, but the first is looked at")
-    write_images(folder, 1)
+    for file in sorted(folder.iterdir())[1:]:  # the first is looked at
+        disguise(file, bytes(file.stat().st_size))
     assert torch.equal(open_training_set(tiny(folder, store=True)).batch([3]).images, stored.batch([3]).images)
     assert [path.suffix for path in (data_folder / "training").iterdir()] == [".npy"]
+
+
+def disguise(file: Path, content: bytes) -> None:
+    """Change the content of a file and nothing else that can be seen of it."""
+    before = file.stat()
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_stored_photos_are_of_the_files_that_are_there(tmp_path: Path) -> None:
+    """Another folder with the same names, sizes and dates; then a file of another date, then one of another size."""
+    folders = [write_images(tmp_path / name, 5) for name in ("one", "other")]
+    for file in folders[1].iterdir():
+        Image.open(file).point(lambda value: 255 - value).save(file)
+    for first, second in zip(*(sorted(folder.iterdir()) for folder in folders), strict=True):
+        size = max(file.stat().st_size for file in (first, second))
+        for file in (first, second):
+            file.write_bytes(file.read_bytes().ljust(size, b"\0"))
+            os.utime(file, ns=(1, 1))
+
+    def third(folder: Path) -> torch.Tensor:
+        stored, plain = (open_training_set(tiny(folder, store=store)).batch([3]).images for store in (True, False))
+        assert torch.equal(stored, plain)
+        return stored
+
+    one, other = (third(folder) for folder in folders)
+    assert not torch.equal(one, other)
+    file = folders[0] / "003.png"
+    before = file.stat()
+    file.write_bytes((folders[1] / "003.png").read_bytes())
+    assert file.stat().st_size == before.st_size
+    assert torch.equal(third(folders[0]), other)
+    file.write_bytes((folders[1] / "002.png").read_bytes())
+    os.utime(file, ns=(1, 1))
+    assert not torch.equal(third(folders[0]), other)
+
+
+def test_a_file_that_is_gone_is_reported_when_it_is_read(tmp_path: Path) -> None:
+    samples = [Sample("a", tmp_path / "a.png", 1), Sample("b", tmp_path / "b.png", 1)]
+    assert data.fingerprint(samples) != data.fingerprint(samples[:1])
+    write_images(tmp_path, 1)
+    (tmp_path / "000.png").rename(tmp_path / "a.png")
+    assert len(data.fingerprint(samples)) == 12
 
 
 def test_too_few_images_and_unknown_datasets_are_named(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_objective import write_images
 from torch import Tensor, distributed, multiprocessing, nn
 
 from foundling.errors import ParameterError
 from foundling.training.batches import Batch
 from foundling.training.dino import Dino, Head, cross_view_loss, entropy, sinkhorn
+from foundling.training.exports import dense_tensors
 from foundling.training.settings import Dino as Settings
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}
@@ -261,6 +263,16 @@ def test_large_views_show_more_of_the_image_than_small_ones(generator: torch.Gen
     assert large.max() > 0.8 * full > large.min()
 
 
+def test_colours_change_as_far_as_the_settings_say() -> None:
+    """The same draws at three strengths: the further from the plain crops, the stronger."""
+    plain, weak, strong = (
+        Dino(settings(strength=strength), 4).make_views(batch(), torch.Generator().manual_seed(3))
+        for strength in (0.0, 0.2, 0.4)
+    )
+    for i in (0, 1):
+        assert 0.02 < (weak[i] - plain[i]).abs().mean() < 0.8 * (strong[i] - plain[i]).abs().mean()
+
+
 def test_views_larger_than_the_images_are_enlarged_with_a_warning(generator: torch.Generator) -> None:
     dino = Dino(settings(), 4)
     with pytest.warns(UserWarning, match="images 23 pixels wide are enlarged to views of 32"):
@@ -418,3 +430,34 @@ def test_a_narrow_head_tells_inputs_apart_as_a_wide_one_does(generator: torch.Ge
             torch.manual_seed(0)
             lengths = Head(192, hidden, 32, 4).mlp(x).square().mean().sqrt()
         assert 0.1 < float(lengths.detach()) < 1
+
+
+def test_an_untrained_pyramid_is_not_exported(generator: torch.Generator) -> None:
+    """DINO trains the backbone of a network of stages: its pyramid is as it was drawn, before and after."""
+    dino = Dino(settings(architecture="resnet10t", options={}), 4)
+    drawn = {name: value.clone() for name, value in dino.student.fpn.state_dict().items()}  # type: ignore[union-attr]
+    learned = [p for p in dino.parameters() if p.requires_grad]
+    loss = dino(dino.make_views(batch(), generator))["loss"]
+    for parameter, gradient in zip(learned, torch.autograd.grad(loss, learned), strict=True):
+        parameter.data -= 0.1 * gradient
+    dino.after_step(0)
+    for network in (dino.student, dino.network):
+        assert all(torch.equal(value, drawn[name]) for name, value in network.fpn.state_dict().items())
+    expected = {f"backbone.{name}": value for name, value in dino.network.backbone.state_dict().items()}
+    written = dense_tensors(dino)
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in written.items())
+    assert dense_tensors(Dino(settings(), 4)).keys() == Dino(settings(), 4).network.state_dict().keys()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_run_writes_the_whole_network_where_a_pyramid_was_trained_or_it_is_asked_for(
+    tmp_path: Path, asked: bool
+) -> None:
+    from foundling.training.loop import train
+
+    small = {"architecture": "resnet10t", "options": {}, "dataset": "folder", "images": 0, "image_side": 32}
+    root = write_images(tmp_path / "photos", 4)
+    run = settings(**small, root=str(root), steps=1, warmup=0, workers=0, probes=2, export_dense=asked)
+    train(run, tmp_path / "a", progress=False, cpu=True)
+    assert (tmp_path / "a_dense.safetensors").exists() == asked

@@ -1,6 +1,8 @@
-"""The training loop: resuming, stopping, watching, what is written when; several processes."""
+"""The training loop: what a step does, resuming, stopping, watching, what is written when; several processes."""
 
+import copy
 import csv
+import math
 import socket
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,9 +14,9 @@ from safetensors.torch import load_file
 from tiny_objective import TinyObjective, tiny, train_in_a_group, write_images
 
 from foundling.errors import FoundlingError, ParameterError, TrainingError, WeightsError
-from foundling.training import checkpoints, loop
+from foundling.training import checkpoints, loop, running
 from foundling.training.data import order
-from foundling.training.loop import seed_of, spread_over, train
+from foundling.training.loop import seed_of, train
 
 CLOCKED = ("seconds", "images_per_second")
 
@@ -33,7 +35,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[TinyObjective]:
         objectives.append(TinyObjective(settings, count))
         return objectives[-1]
 
-    monkeypatch.setattr(loop, "make_objective", make)
+    monkeypatch.setattr(running, "make_objective", make)
     return objectives
 
 
@@ -129,6 +131,64 @@ def test_a_gpu_learns_what_a_cpu_learns(
     assert [row["step"] for row in fast] == [row["step"] for row in slow]
 
 
+# A step
+
+
+@pytest.fixture
+def moves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """The norm of the gradient that every step of the optimiser is given, and its learning rate."""
+    seen: list[tuple[float, float]] = []
+    make = running.make_optimiser
+
+    def note(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [p.grad.flatten() for group in optimiser.param_groups for p in group["params"]]
+        rates = {group["lr"] for group in optimiser.param_groups}
+        assert len(rates) == 1
+        seen.append((float(torch.cat(gradients).norm()), rates.pop()))
+
+    def watched(*args: Any) -> torch.optim.Optimizer:
+        optimiser = make(*args)
+        optimiser.register_step_pre_hook(note)
+        return optimiser
+
+    monkeypatch.setattr(running, "make_optimiser", watched)
+    return seen
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize(("clip", "share"), [(0.0, None), (0.01, None), (None, 0.5)])
+def test_the_gradient_is_clipped(
+    photos: Path, tmp_path: Path, moves: list[tuple[float, float]], clip: float | None, share: float | None
+) -> None:
+    """To a norm of ``clip`` where it is longer: never with 0, at every step with 0.01, at some with half the first."""
+    norms = [row["gradient_norm"] for row in run(tiny(photos, clip=0.0, log_every=1), tmp_path / "free").history]
+    assert [norm for norm, _ in moves] == pytest.approx(norms, rel=1e-4) and min(norms) > 0.02
+    moves.clear()
+    clip = norms[0] * share if clip is None and share else clip
+    history = run(tiny(photos, clip=clip, log_every=1), tmp_path / "clipped").history
+    expected = [min(row["gradient_norm"], clip or math.inf) for row in history]
+    assert [norm for norm, _ in moves] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.usefixtures("made")
+def test_every_step_has_its_learning_rate(photos: Path, tmp_path: Path, moves: list[tuple[float, float]]) -> None:
+    """Two steps of warm-up, then a cosine over the five others; resumed in its middle."""
+    settings = tiny(photos, learning_rate=0.02)
+    run(settings, tmp_path / "a", minutes=1e-9)
+    run(settings, tmp_path / "a")
+    cosine = [0.02 * (1 + math.cos(math.pi * i / 5)) / 2 for i in range(5)]
+    assert [rate for _, rate in moves] == pytest.approx([0.01, 0.02, *cosine])
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_networks_compute_in_the_precision_of_the_settings(
+    photos: Path, tmp_path: Path, made: list[TinyObjective], precision: str, kind: torch.dtype
+) -> None:
+    run(tiny(photos, steps=3, precision=precision), tmp_path / "a")
+    assert made[0].precisions == [kind] * 3
+    assert {p.dtype for p in made[0].parameters()} == {torch.float32}
+
+
 # Resuming
 
 
@@ -148,17 +208,17 @@ def test_a_killed_run_goes_on_from_its_last_state_to_the_same_curve(
     photos: Path, tmp_path: Path, made: list[TinyObjective], killed_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tiny(photos), tmp_path / "whole")
-    do_step = loop.do_step
+    find_gradient = loop.find_gradient
 
     def dies(run: Any, batch: Any, step: int) -> Any:
         if step == killed_at:
             raise KeyboardInterrupt
-        return do_step(run, batch, step)
+        return find_gradient(run, batch, step)
 
-    monkeypatch.setattr(loop, "do_step", dies)
+    monkeypatch.setattr(loop, "find_gradient", dies)
     with pytest.raises(KeyboardInterrupt):
         run(tiny(photos), tmp_path / "killed")
-    monkeypatch.setattr(loop, "do_step", do_step)
+    monkeypatch.setattr(loop, "find_gradient", find_gradient)
     run(tiny(photos), tmp_path / "killed")
     assert made[-1].seen[0] == made[0].seen[killed_at - 1]  # saved every two steps
     same(tmp_path / "whole", tmp_path / "killed")
@@ -179,11 +239,24 @@ def test_a_run_with_other_settings_or_another_network_is_refused(photos: Path, t
         run(tiny(photos, options={**tiny(photos).options, "depth": 2}), tmp_path / "a")
 
 
+@pytest.mark.usefixtures("made")
+def test_a_truncated_state_stops_before_anything_is_written(photos: Path, tmp_path: Path) -> None:
+    run(tiny(photos), tmp_path / "a", minutes=1e-9)
+    state = tmp_path / "a.state"
+    state.write_bytes(state.read_bytes()[:-2000])
+    before = state.read_bytes()
+    with pytest.raises(WeightsError, match=r"a\.state is no state of a training run, or damaged .*: delete it"):
+        run(tiny(photos), tmp_path / "a")
+    assert state.read_bytes() == before
+    state.unlink()
+    assert run(tiny(photos), tmp_path / "a").finished
+
+
 # What goes wrong
 
 
 def prepared(made: list[TinyObjective], monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
-    make = loop.make_objective
+    make = running.make_objective
 
     def prepare(settings: Any, count: int) -> TinyObjective:
         objective = make(settings, count)
@@ -191,7 +264,7 @@ def prepared(made: list[TinyObjective], monkeypatch: pytest.MonkeyPatch, **value
             setattr(objective, name, value)
         return objective  # type: ignore[return-value]
 
-    monkeypatch.setattr(loop, "make_objective", prepare)
+    monkeypatch.setattr(running, "make_objective", prepare)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_state(
@@ -211,6 +284,38 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_state(
     same(tmp_path / "calm", tmp_path / "a")
 
 
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_gradient_that_is_no_number_stops_the_run_before_anything_moves(
+    photos: Path, tmp_path: Path, made: list[TinyObjective], monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    """In the fourth step, one after a state was written."""
+    run(tiny(photos), tmp_path / "calm")
+    find_gradient, before = loop.find_gradient, {}
+
+    def remember(run: Any, batch: Any, step: int) -> Any:
+        before["networks"] = copy.deepcopy(run.objective.state_dict())
+        before["optimiser"] = copy.deepcopy(run.optimiser.state_dict()["state"])
+        before["run"] = run
+        return find_gradient(run, batch, step)
+
+    with monkeypatch.context() as patch:
+        prepared(made, patch, bad_at=3, bad=bad)
+        patch.setattr(loop, "find_gradient", remember)
+        with pytest.raises(
+            TrainingError,
+            match=r"step 4 of 7: the norm of the gradient is (inf|nan), though the loss is finite \(loss 0\..*"
+            r"a\.state still holds the last good state\. A lower learning_rate",
+        ):
+            run(tiny(photos), tmp_path / "a")
+    assert before["run"].done == 3 and before["optimiser"]
+    assert all(torch.equal(v, before["networks"][n]) for n, v in made[1].state_dict().items())
+    for number, moments in before["run"].optimiser.state_dict()["state"].items():
+        assert all(torch.equal(value, before["optimiser"][number][name]) for name, value in moments.items())
+    assert torch.load(tmp_path / "a.state", weights_only=True)["done"] == 2
+    run(tiny(photos), tmp_path / "a")
+    same(tmp_path / "calm", tmp_path / "a")
+
+
 def test_a_nan_before_the_first_state_says_so(
     photos: Path, tmp_path: Path, made: list[TinyObjective], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,15 +331,18 @@ def test_a_step_that_is_skipped_changes_nothing_and_is_counted(
     prepared(made, monkeypatch, skip_at=2)
     after_steps: list[int] = []
     monkeypatch.setattr(TinyObjective, "after_step", lambda self, step: after_steps.append(step))
-    do_step, states = loop.do_step, []
+    find_gradient, move, states = loop.find_gradient, loop.move, []
 
-    def watched(run: Any, batch: Any, step: int) -> Any:
+    def numbered(run: Any, batch: Any, step: int) -> Any:
         run.objective.steps_done.fill_(step)
-        result = do_step(run, batch, step)
-        states.append({n: v.clone() for n, v in run.objective.named_parameters()})
-        return result
+        return find_gradient(run, batch, step)
 
-    monkeypatch.setattr(loop, "do_step", watched)
+    def watched(run: Any, row: Any, step: int) -> None:
+        move(run, row, step)
+        states.append({n: v.clone() for n, v in run.objective.named_parameters()})
+
+    monkeypatch.setattr(loop, "find_gradient", numbered)
+    monkeypatch.setattr(loop, "move", watched)
     history = run(tiny(photos, log_every=4, monitor_every=100), tmp_path / "a").history
     assert after_steps == [0, 1, 3, 4, 5, 6]
     assert all(torch.equal(states[1][n], states[2][n]) for n in states[1])
@@ -268,7 +376,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_state(
 def test_a_collapse_is_warned_of(
     photos: Path, tmp_path: Path, made: list[TinyObjective], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = loop.make_objective
+    make = running.make_objective
 
     def collapsed(settings: Any, count: int) -> Any:
         objective = make(settings, count)
@@ -276,7 +384,7 @@ def test_a_collapse_is_warned_of(
         torch.nn.init.ones_(objective.network.backbone.norm.bias)
         return objective
 
-    monkeypatch.setattr(loop, "make_objective", collapsed)
+    monkeypatch.setattr(running, "make_objective", collapsed)
     with pytest.warns(UserWarning, match=r"step 1: the features have collapsed: their variance is") as caught:
         history = run(tiny(photos, learning_rate=1e-9), tmp_path / "a").history
     assert len(caught) == 1  # and not at every look
@@ -292,10 +400,9 @@ def test_progress_shows_loss_speed_and_the_look_for_collapse(
     assert "7/7" in shown and "loss " in shown and " images/s, variance 0." in shown and " %, image " in shown
 
 
-def test_seeds_and_positions() -> None:
+def test_seeds() -> None:
     seeds = {seed_of(a, b, c) for a in range(3) for b in range(3) for c in range(3)}
     assert len(seeds) == 27 and all(0 <= seed < 2**63 for seed in seeds)
-    assert spread_over(10, 3) == [0, 4, 9] and spread_over(2, 5) == [0, 1]
 
 
 # Several processes
@@ -325,7 +432,14 @@ def test_two_processes_keep_the_same_parameters_and_share_every_batch(
     for part, steps in enumerate(([0], range(1, 7))):
         shares = zip(first["seen"][part], second["seen"][part], strict=True)
         assert [one + other for one, other in shares] == [list(whole[step]) for step in steps]
-    assert "batch = 5 cannot be shared among 2 processes: use a multiple" in first["refused"]
+    for seen in (first, second):
+        assert "batch = 5 cannot be shared among 2 processes: use a multiple" in seen["uneven"]
+        assert "different steps (process 0 from step 7, process 1 from step 0)" in seen["elsewhere"]
+        assert "step 4 of 7: the norm of the gradient is " in seen["bad"]  # it is process 1's
+        assert int(seen["stopped"]["steps_done"]) == 3
+    assert all(torch.equal(first["stopped"][n], value) for n, value in second["stopped"].items())
+    kept = parameters(tmp_path / "c")
+    assert int(kept["steps_done"]) == 2 and all(v.isfinite().all() for v in first["stopped"].values())
 
 
 @pytest.fixture

@@ -256,6 +256,14 @@ def test_views_are_crops_in_their_own_colours(generator: torch.Generator) -> Non
     assert 4 < mirrored.sum() < 20
 
 
+def test_views_are_as_large_as_the_settings_say(generator: torch.Generator) -> None:
+    """On a ramp, the range of a view's values is its width: sqrt(0.9 x 3/4) of the image or more."""
+    ramps = torch.arange(0, 240, 6, dtype=torch.uint8).expand(24, 3, 40, 40).contiguous()
+    images = Mae(settings(min_area=0.9), 24).make_views(Batch(ramps, torch.arange(24)), generator).images[:, 0]
+    width = (images.amax((1, 2)) - images.amin((1, 2))) * 0.229 * 255 / 234
+    assert 0.8 < width.min() < width.max() <= 1.01
+
+
 def test_views_larger_than_the_images_are_enlarged_with_a_warning(generator: torch.Generator) -> None:
     with pytest.warns(UserWarning, match="images 22 pixels wide are enlarged to views of 32"):
         views = Mae(settings(), 4).make_views(batch(side=22), generator)

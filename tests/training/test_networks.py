@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
 from foundling.errors import ParameterError
-from foundling.training.networks import finest_level, follow, make_network, mlp, slow_copy, target_rate
+from foundling.training.networks import (
+    finest_level,
+    fit_to_device,
+    follow,
+    make_network,
+    mlp,
+    slow_copy,
+    target_rate,
+)
 
 VIT = ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3})
 RESNET = ("resnet10t", {})
@@ -110,6 +118,28 @@ def test_an_architecture_that_will_not_do_is_named() -> None:
         make_network("resnet18", {"colour": 3}, 0)
     with pytest.raises(ParameterError, match=r"'embed_dim': 25.* do not fit .*divisible"):
         make_network(VIT[0], VIT[1] | {"embed_dim": 25}, 0)
+
+
+def test_a_vit_does_without_fused_attention_on_a_cpu_alone(generator: torch.Generator) -> None:
+    network, images = make_network(*VIT, seed=0).eval(), torch.randn(2, 3, 32, 32, generator=generator)
+    elsewhere = make_network(*VIT, seed=0)
+    fit_to_device(elsewhere, torch.device("meta"))
+    with torch.no_grad():
+        before = network(images)
+        fit_to_device(network, torch.device("cpu"))
+        torch.testing.assert_close(network(images), before)
+    assert [block.attn.fused_attn for block in elsewhere.backbone.blocks] == [True, True]
+    assert [block.attn.fused_attn for block in network.backbone.blocks] == [False, False]
+    assert {p.device.type for p in elsewhere.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(("processes", "shared"), [(1, False), (2, True)])
+def test_batch_statistics_are_shared_among_gpus(monkeypatch: pytest.MonkeyPatch, processes: int, shared: bool) -> None:
+    network = torch.nn.Sequential(make_network(*RESNET, seed=0), mlp(4, 8, 5))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
+    fit_to_device(network, torch.device("cuda"), processes)
+    norms = [type(part) for part in network.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) > 5 and {issubclass(norm, torch.nn.SyncBatchNorm) for norm in norms} == {shared}
 
 
 def test_head_is_linear_norm_relu_linear(generator: torch.Generator) -> None:

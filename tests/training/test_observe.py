@@ -16,7 +16,8 @@ from foundling.errors import ParameterError, WeightsError
 from foundling.training import checkpoints, observe
 from foundling.training.batches import Batch
 from foundling.training.data import open_training_set
-from foundling.training.loop import dense_tensors, train
+from foundling.training.exports import dense_tensors
+from foundling.training.loop import train
 from foundling.training.objectives import make_objective
 from foundling.training.odin import Odin
 from foundling.training.settings import Odin as Settings

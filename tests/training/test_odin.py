@@ -1,5 +1,6 @@
 """Odin: the contrastive loss, pooling, discovery, the slow networks, both schedules, several processes, bad inputs."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from foundling.training.objectives import make_objective
 from foundling.training.odin import Odin, contrastive_loss, on_present, pool
 from foundling.training.settings import Odin as Settings
 from foundling.training.settings import settings_from
-from foundling.training.views import crop, normalise, relative, sample_windows, spanning_window, whole
+from foundling.training.views import augment, crop, normalise, relative, sample_windows, spanning_window, whole
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}
 TINY: dict[str, Any] = {
@@ -171,6 +172,15 @@ def test_masks_of_a_vit_are_kmeans_of_its_features(generator: torch.Generator) -
     assert torch.equal(labels.flatten(1), kmeans(tokens.detach(), 3, torch.Generator().manual_seed(5), 10))
 
 
+def test_kmeans_takes_as_many_iterations_as_the_settings_say() -> None:
+    images = normalise(Images().pixels / 255)
+    seen = [make({"masks": 5, "iterations": n}).segment(images, 5) for n in (1, 3, 10)]
+    tokens = make().network.backbone.forward_features(images)[:, 1:].detach()
+    for labels, n in zip(seen, (1, 3, 10), strict=True):
+        assert torch.equal(labels.flatten(1), kmeans(tokens, 5, torch.Generator().manual_seed(5), n))
+    assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
+
+
 def test_masks_of_a_pyramid_are_kmeans_of_its_projections(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +213,25 @@ def run_step(objective: Odin, step: int = 0, rate: float = 0.1) -> dict[str, Ten
     return parts
 
 
+def test_views_are_drawn_as_the_settings_say() -> None:
+    """Areas of 0.8 to 1; colours changed or not; with colours of strength 0.6, those that strength gives."""
+    batch = Images().batch(torch.tensor([3, 0, 5, 1]))
+
+    def drawn(**changes: float) -> odin.Views:
+        return make({"min_area": 0.8, **changes}).make_views(batch, torch.Generator().manual_seed(2)).views
+
+    seen, plain = drawn(strength=0.6), drawn(strength=0.0)
+    g = torch.Generator().manual_seed(2)
+    windows = [sample_windows(4, g, 0.8) for _ in range(2)]
+    frame = spanning_window(*windows)
+    flips = [torch.rand(4, generator=g) < 0.5 for _ in range(2)]
+    for i, (blur, solarise) in enumerate(((1.0, 0.0), (0.1, 0.2))):
+        torch.testing.assert_close(seen.windows[i], relative(windows[i], frame))
+        cut = crop(batch.images / 255, windows[i], 32, flips[i])
+        torch.testing.assert_close(seen.images[i], normalise(augment(cut, g, blur, solarise, 0.6)))
+    assert not torch.equal(seen.images[0], plain.images[0]) and torch.equal(seen.windows[0], plain.windows[0])
+
+
 def naive_step_loss(objective: Odin, inputs: odin.Inputs) -> float:
     """From the views to the loss, image by image and mask by mask; heads in one batch, for their statistics."""
     views, k = inputs.views, objective.settings.masks
@@ -233,7 +262,7 @@ def naive_step_loss(objective: Odin, inputs: odin.Inputs) -> float:
     return total / anchors
 
 
-@pytest.mark.parametrize("base", [TINY, PYRAMID])
+@pytest.mark.parametrize("base", [TINY, PYRAMID, TINY | {"alpha": 0.7}])
 def test_loss_of_a_step_is_that_of_the_equations(base: dict[str, Any]) -> None:
     objective = make(base=base)
     inputs = objective.make_views(Images().batch(torch.tensor([3, 0, 5, 1])), torch.Generator().manual_seed(1))
@@ -334,6 +363,23 @@ def test_periodic_masks_are_those_of_whole_images_cached() -> None:
     assert inputs.labels is not None and torch.equal(inputs.labels, objective.labels[[5, 2]])
 
 
+def test_periodic_masks_are_made_of_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the batches are."""
+    monkeypatch.setattr(odin, "LABELLED_AT_ONCE", 2)
+    segment, counts = Odin.segment, []
+
+    def counted(self: Odin, images: Tensor, seed: int) -> Tensor:
+        counts.append(len(images))
+        return segment(self, images, seed)
+
+    monkeypatch.setattr(Odin, "segment", counted)
+    objective, small = make(PERIODIC), make(PERIODIC | {"batch": 2})
+    for each in (objective, small):
+        each.begin_epoch(0, Images())
+    assert counts == [2] * 6
+    assert torch.equal(objective.labels, small.labels)  # type: ignore[arg-type]
+
+
 def test_cached_masks_lie_where_the_spanning_views_would(generator: torch.Generator) -> None:
     """Carried from the whole image by absolute windows, or from a spanning view of it by relative ones: the same."""
     objective = make(PERIODIC)
@@ -413,13 +459,31 @@ def _share_of_two(number: int, folder: str) -> None:
     objective, inputs = _plain_heads(), _half(number)
     parallel = nn.parallel.DistributedDataParallel(objective)
     parallel(inputs)["loss"].backward()
-    masks = make(PERIODIC | {"batch": 2})
-    masks.begin_epoch(0, Images())
     grads = {n: p.grad for n, p in objective.named_parameters() if p.requires_grad}
-    torch.save(
-        {"grads": grads, "loss": objective(inputs)["loss"].detach(), "labels": masks.labels}, f"{folder}/{number}"
-    )
+    record = {"grads": grads, "loss": objective(inputs)["loss"].detach(), "labels": _labels(number), "files": []}
+    os.environ["LOCAL_RANK"] = str(number)  # from here on as processes of one machine, which share a file
+    memmap = np.memmap
+
+    def noted(file: str, *rest: Any, **shape: Any) -> np.ndarray:
+        record["files"].append(file)
+        return memmap(file, *rest, **shape)
+
+    np.memmap = noted  # type: ignore[misc, assignment]
+    record["shared"] = _labels(number)
+    torch.save(record, f"{folder}/{number}")
     torch.distributed.destroy_process_group()
+
+
+def _labels(number: int) -> Tensor:
+    """Masks of a network whose running statistics have become those of process ``number``."""
+    objective = make(PERIODIC | {"batch": 2}, PYRAMID)
+    generator = torch.Generator().manual_seed(number)
+    for name, buffer in objective.named_buffers():
+        if name.startswith(("network.", "projector.")) and name.endswith("running_mean"):
+            buffer += torch.randn(buffer.shape, generator=generator)
+    objective.begin_epoch(0, Images())
+    assert objective.labels is not None
+    return objective.labels.clone()
 
 
 def _plain_heads() -> Odin:
@@ -454,9 +518,10 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         if parameter.requires_grad:
             for part in parts:
                 torch.testing.assert_close(part["grads"][name], parameter.grad, atol=1e-6, rtol=1e-3)
-    alone = make(PERIODIC | {"batch": 2})
-    alone.begin_epoch(0, Images())
-    assert all(torch.equal(part["labels"], alone.labels) for part in parts)
+    alone, other = _labels(0), _labels(1)
+    assert (alone != other).float().mean() > 0.05
+    assert all(torch.equal(part[name], alone) for part in parts for name in ("labels", "shared"))
+    assert parts[0]["files"] == parts[1]["files"] and len(parts[0]["files"]) == 1
 
 
 # Bad inputs
@@ -493,3 +558,27 @@ def test_objectives_are_found_by_their_names(name: str) -> None:
     objective = make_objective(settings, 6)
     assert type(objective).__name__.lower() == name
     assert objective.network.channels == 24
+
+
+def test_a_place_sees_the_mean_of_the_places_around_it() -> None:
+    """Against loops over the places inside the image; a side of 1 changes nothing."""
+    maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    for side in (1, 3, 5):
+        got, reach = odin.smooth(maps, side), side // 2
+        for r in range(4):
+            for c in range(5):
+                around = maps[:, :, max(0, r - reach) : r + reach + 1, max(0, c - reach) : c + reach + 1]
+                torch.testing.assert_close(got[:, :, r, c], around.mean((2, 3)))
+
+
+def test_kmeans_sees_smoothed_features() -> None:
+    made, image = make({"smooth": 3}), torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    places = odin.smooth(made.discovery(image), 3).flatten(2).transpose(1, 2).detach()
+    wanted = kmeans(places, 3, torch.Generator().manual_seed(5), 10)
+    assert torch.equal(made.segment(image, 5).flatten(1), wanted)
+    assert not torch.equal(make().segment(image, 5).flatten(1), wanted)
+
+
+def test_a_square_has_a_middle() -> None:
+    with pytest.raises(ParameterError, match="smooth = 2 must be odd"):
+        settings_from({"smooth": 2}, "here")

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from foundling.training.settings import MAY_CHANGE, Common
 from foundling.training.views import MEAN, STD
 
 NETWORK = ("architecture", "options")  # settings that say what the tensors of a state belong to
+PROGRESS = ("done", "seconds", "history", "pending")  # what a state says of where the run was
 FIRST_COLUMNS = ("step", "loss")
 LAST_COLUMNS = (
     "learning_rate", "images_per_second", "seconds", "feature_variance", "by_position", "by_image",
@@ -56,13 +57,7 @@ def load_state(file: Path, settings: Common, images: str) -> dict[str, Any] | No
     """
     if not file.is_file():
         return None
-    try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        theirs, their_images = state.pop("settings"), state.pop("images")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{file} is no state of a training run, or damaged ({type(error).__name__}): delete it to start anew"
-        ) from error
+    state, theirs, their_images = _read_state(file)
     mine = settings.model_dump()
     other = [name for name in {**theirs, **mine} if name not in MAY_CHANGE and theirs.get(name) != mine.get(name)]
     told = ", ".join(f"{name} = {theirs.get(name)!r}, not {mine.get(name)!r}" for name in other)
@@ -80,12 +75,38 @@ def load_state(file: Path, settings: Common, images: str) -> dict[str, Any] | No
     return state
 
 
-def restore(file: Path, state: Mapping[str, Any], objective: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Load the tensors of a state; raises WeightsError if they do not fit the networks or the optimiser."""
+def _read_state(file: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The content of a state file, the settings and the name of the images of its run."""
+    try:
+        content = io.BytesIO(file.read_bytes())
+    except OSError as error:
+        raise WeightsError(
+            f"{file} cannot be read ({error.strerror or error}): see to it that it can, or delete it to start anew"
+        ) from error
+    try:
+        if broken := zipfile.ZipFile(content).testzip():  # torch does not look at the checksums that it writes
+            raise ValueError(f"{broken} has changed")
+        content.seek(0)
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+        return state, dict(state.pop("settings")), str(state.pop("images"))
+    except Exception as error:  # whatever reading broken bytes runs into
+        raise WeightsError(
+            f"{file} is no state of a training run, or damaged ({type(error).__name__}): delete it to start anew"
+        ) from error
+
+
+def restore(
+    file: Path, state: Mapping[str, Any], objective: nn.Module, optimiser: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Load the tensors of a state; returns what it says of :data:`PROGRESS`.
+
+    Raises WeightsError if the tensors do not fit the networks or the optimiser, or a part is missing.
+    """
     try:
         objective.load_state_dict(state["objective"])
         optimiser.load_state_dict(state["optimiser"])
-    except (RuntimeError, ValueError, KeyError) as error:
+        return {name: state[name] for name in PROGRESS}
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
             f"{file} does not fit these networks ({reason}): it is from another version; delete it to start anew"

@@ -58,7 +58,8 @@ class Scenes(data.Dataset[Picture]):
 
 
 class Photos(data.Dataset[Picture]):
-    """Image files, decoded when they are asked for; the next readable one stands in for one that cannot be read."""
+    """The squares in the middle of image files, decoded when they are asked for; the next readable one stands in for
+    one that cannot be read."""
 
     def __init__(self, samples: Sequence[Sample], side: int) -> None:
         self.samples, self.side = samples, side
@@ -164,13 +165,16 @@ def order(count: int, batch: int, seed: int, first: int, last: int) -> Iterator[
 def open_training_set(settings: Common, device: torch.device | str = "cpu", workers: int | None = None) -> TrainingSet:
     """The images that ``settings`` ask for. Scenes, and others where ``store`` is set, are kept in the data folder.
 
+    What is kept of files is read again only for the same files, see :func:`fingerprint`. A run's state knows its images
+    by their names alone: its folder may move.
+
     ``workers`` replaces the number of worker processes in the settings. Raises ParameterError if there is no such
     dataset or it has fewer images than a batch, and what :func:`foundling.datasets.open_dataset` raises.
     """
     workers = settings.workers if workers is None else workers
     side = settings.image_side
     if settings.dataset == "scenes":
-        multi = f"{round(100 * settings.multi_share)}multi"
+        multi = f"{100 * settings.multi_share:.10g}multi"
         name = f"scenes/train_{side}px_{settings.images}_{multi}_v{VERSION}"
         source = _stored(Scenes(settings.images, side, settings.multi_share), name, workers)
         return TrainingSet(source, f"scenes version {VERSION}, {settings.images} of {side} px, {multi}", device)
@@ -181,8 +185,23 @@ def open_training_set(settings: Common, device: torch.device | str = "cpu", work
     photos[0]  # if no file at all can be read, this process says so
     if not settings.store:
         return TrainingSet(photos, identity, device, workers)
-    name = f"training/{settings.dataset}_{settings.split or 'default'}_{side}px_{len(samples)}_{names}"
+    name = f"training/{settings.dataset}_{settings.split or 'default'}_{side}px_{len(samples)}_{fingerprint(samples)}"
     return TrainingSet(_stored(photos, name, workers), identity, device)
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """Says which files these are, in 12 letters: where they lie, how large they are, when they were written last.
+
+    Files moved, or copied with new dates, have another one, though their images are the same.
+    """
+    told = hashlib.sha256()
+    for sample in samples:
+        try:
+            found = sample.path.stat()
+            told.update(f"{sample.path.resolve()}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+        except OSError:  # one that is not there is reported when it is read
+            told.update(f"{sample.path}\0none\0".encode())
+    return told.hexdigest()[:12]
 
 
 def _samples(settings: Common) -> tuple[Sample, ...]:

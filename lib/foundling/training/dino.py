@@ -153,6 +153,14 @@ class Dino(Objective):
         follow(self.teacher_head, self.student_head, rate)
         self.step.fill_(step + 1)
 
+    def to_compile(self) -> list[nn.Module]:
+        """The backbones: an image's features are their own output."""
+        return [self.student.backbone, self.network.backbone]
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """The backbone: where there is a feature pyramid, it is as it was drawn."""
+        return {"backbone.": self.network.backbone}
+
 
 def cross_view_loss(
     student: Float[Tensor, "view image prototype"],

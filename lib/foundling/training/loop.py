@@ -11,35 +11,24 @@ import time
 import warnings
 from collections.abc import Generator as Going
 from contextlib import closing
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.state import AcceleratorState
-from timm.layers.attention import Attention
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from tqdm import tqdm
 
-from foundling.errors import ParameterError, TrainingError
+from foundling.errors import TrainingError
 from foundling.training import checkpoints
 from foundling.training.batches import Batch
 from foundling.training.checkpoints import beside
-from foundling.training.data import TrainingSet, open_training_set, order
+from foundling.training.data import order
+from foundling.training.exports import export_dense, export_run
 from foundling.training.monitor import COLLAPSED, Spread, watch
-from foundling.training.networks import DenseNetwork
-from foundling.training.objective import Objective
-from foundling.training.objectives import make_objective
-from foundling.training.optimiser import learning_rate, make_optimiser
+from foundling.training.optimiser import learning_rate
+from foundling.training.running import Row, Run, make_accelerator, open_run
 from foundling.training.settings import Common
-
-CENTRED_OVER = 1000  # training images over which the keys of an exported ViT are centred
-PATIENCE = timedelta(hours=4)  # of the other processes, while one draws the scenes
-
-Row = dict[str, Any]
 
 
 class Outcome(NamedTuple):
@@ -51,39 +40,18 @@ class Outcome(NamedTuple):
     history: list[Row]
 
 
-@dataclass
-class Run:
-    """All that moves while a run goes on."""
-
-    settings: Common
-    out: Path
-    accelerator: Accelerator
-    images: TrainingSet
-    objective: Objective
-    model: nn.Module  # the objective as accelerate wraps it
-    optimiser: torch.optim.Optimizer
-    probes: Tensor
-    done: int = 0
-    seconds: float = 0.0
-    history: list[Row] = field(default_factory=list)
-    pending: list[Row] = field(default_factory=list)  # steps since the last row of the history
-
-    @property
-    def epoch_steps(self) -> int:
-        return len(self.images) // self.settings.batch
-
-
 def train(settings: Common, out: Path, minutes: float = math.inf, progress: bool = True, cpu: bool = False) -> Outcome:
     """Train, or go on training, and export the network.
 
     ``out`` names the run: ``out.safetensors`` is the backbone in half precision under timm's names, ``out.state``
-    what a later call goes on from, ``out.history.csv`` the losses and the look for collapse; where the network has a
-    feature pyramid, or the settings ask for it, ``out_dense.safetensors`` is the whole network and its projector.
+    what a later call goes on from, ``out.history.csv`` the losses and the look for collapse; where a feature pyramid
+    was trained, or the settings ask for it, ``out_dense.safetensors`` is the whole network and its projector.
     ``minutes`` bounds this call and not the schedule: call again to go on. ``progress`` shows a bar on stderr; ``cpu``
     leaves a GPU alone.
 
-    Raises ParameterError and WeightsError if ``out.state`` is of another run; TrainingError if the loss is no number:
-    the last state stays; FoundlingError if the disk is full: likewise.
+    Raises ParameterError and WeightsError if ``out.state`` is of another run, or damaged; TrainingError if the loss or
+    its gradient is no number: the last state stays; or if processes would go on from different steps; FoundlingError
+    if the disk is full: the last state stays.
     """
     start = time.monotonic()
     accelerator = make_accelerator(settings, cpu)
@@ -98,73 +66,9 @@ def train(settings: Common, out: Path, minutes: float = math.inf, progress: bool
         file = beside(out, ".safetensors")
         if accelerator.is_main_process:
             export_run(run, file)
-            if run.objective.network.fpn is not None or settings.export_dense:
-                checkpoints.export(beside(out, "_dense.safetensors"), dense_tensors(run.objective), about(run))
+            export_dense(run)
         accelerator.wait_for_everyone()
     return Outcome(run.done == settings.steps, run.done, file, run.history)
-
-
-# Making a run
-
-
-def make_accelerator(settings: Common, cpu: bool = False) -> Accelerator:
-    """Devices and processes as `accelerate launch` set them up; one device without it."""
-    # One process may train several times, at other precisions; accelerate's own state would refuse.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    cpu = cpu or not torch.cuda.is_available()
-    handlers = [
-        InitProcessGroupKwargs(timeout=PATIENCE),
-        DistributedDataParallelKwargs(broadcast_buffers=cpu),  # on GPUs, batch statistics are those of all processes
-    ]
-    precision = "bf16" if settings.precision == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=handlers)
-    if settings.batch % accelerator.num_processes:
-        raise ParameterError(
-            f"batch = {settings.batch} cannot be shared among {accelerator.num_processes} processes: use a multiple"
-        )
-    return accelerator
-
-
-def open_run(settings: Common, out: Path, accelerator: Accelerator) -> Run:
-    """The images, the networks and the optimiser, at the last state if there is one."""
-    with accelerator.main_process_first():  # it draws the scenes, the others read them
-        images = open_training_set(settings, accelerator.device)
-    objective = make_objective(settings, len(images))
-    if accelerator.device.type == "cpu":  # where PyTorch's fused attention is slower over so few patches
-        for module in objective.modules():
-            if isinstance(module, Attention):
-                module.fused_attn = False  # type: ignore[misc]
-    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(objective)
-    if objective.network.fpn is not None:
-        objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective.to(accelerator.device).train()
-    optimiser = make_optimiser(objective, settings)
-    probes = images.batch(spread_over(len(images), settings.probes)).images
-    file = beside(out, ".state")
-    state = checkpoints.load_state(file, settings, images.identity) or {}
-    if state:
-        checkpoints.restore(file, state, objective, optimiser)
-    if settings.compile:
-        for module in objective.modules():
-            if isinstance(module, DenseNetwork):
-                module.compile()
-    model = accelerator.prepare_model(objective)
-    kept = {name: state[name] for name in ("done", "seconds", "history", "pending") if name in state}
-    return Run(settings, out, accelerator, images, objective, model, optimiser, probes, **kept)
-
-
-def spread_over(count: int, most: int) -> list[int]:
-    """``most`` positions, or fewer, that lie evenly among ``count``."""
-    return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()
-
-
-def seed_of(*numbers: int) -> int:
-    """A seed of 63 bits that depends on all of ``numbers`` (0 or more each)."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-# Going on
 
 
 def _steps(run: Run, deadline: float) -> Going[int, None, None]:
@@ -181,14 +85,15 @@ def _steps(run: Run, deadline: float) -> Going[int, None, None]:
             if step % run.epoch_steps == 0 or step == first:
                 with torch.no_grad():
                     run.objective.begin_epoch(step // run.epoch_steps, run.images)
-            names, values = do_step(run, batch, step)
+            names, values = find_gradient(run, batch, step)
             batch = next(batches, batch)  # while a GPU is at work on the step
             now = time.monotonic()
             late = values.new_tensor([now > deadline])  # for one process means for all
             *means, over = accelerator.reduce(torch.cat([values, late]), "mean").tolist()
             row = dict(zip(names, means, strict=True))
+            check_finite(run, row, step)
+            move(run, row, step)
             run.done = step + 1
-            _check(run, row)
             run.pending.append({**row, "step_seconds": now - clock})
             run.seconds, clock = run.seconds + now - clock, now
             _write_down(run)
@@ -197,38 +102,56 @@ def _steps(run: Run, deadline: float) -> Going[int, None, None]:
                 return
 
 
-def do_step(run: Run, batch: Batch, step: int) -> tuple[list[str], Tensor]:
-    """Step number ``step`` on this process's share of the batch: names and values of what is to be logged."""
+def seed_of(*numbers: int) -> int:
+    """A seed of 63 bits that depends on all of ``numbers`` (0 or more each)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def find_gradient(run: Run, batch: Batch, step: int) -> tuple[list[str], Tensor]:
+    """The first half of step number ``step``, on this process's share of the batch: the clipped gradient.
+
+    No parameter has moved yet. Returns names and values of what is to be logged, the values on the device.
+    """
     settings = run.settings
     seed = seed_of(settings.seed, step, run.accelerator.process_index)
     torch.manual_seed(seed)  # for whatever is random inside the networks
-    for group in run.optimiser.param_groups:
-        group["lr"] = learning_rate(step, settings)
     with torch.no_grad():
         views = run.objective.make_views(batch, Generator().manual_seed(seed))
     parts: dict[str, Tensor] = run.model(views)
     run.accelerator.backward(parts["loss"])
     trained = [p for group in run.optimiser.param_groups for p in group["params"]]
     norm = run.accelerator.clip_grad_norm_(trained, settings.clip or math.inf)
-    if "skipped" not in parts or not parts["skipped"]:
-        run.optimiser.step()
-        run.objective.after_step(step)
-    run.optimiser.zero_grad()
     logged = {**parts, "gradient_norm": torch.as_tensor(norm)}
     return list(logged), torch.stack([v.detach().float().to(parts["loss"].device) for v in logged.values()])
 
 
-def _check(run: Run, row: Row) -> None:
-    """Stop where the loss is no number, before anything is written."""
-    if math.isfinite(row["loss"]):
+def check_finite(run: Run, row: Row, step: int) -> None:
+    """Stop where the loss or its gradient is no number, before anything moves or is written.
+
+    ``row`` holds means over the processes: all of them stop, or none.
+    """
+    if math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]):
         return
+    wrong = f"the loss is {row['loss']}"
+    if math.isfinite(row["loss"]):
+        wrong = f"the norm of the gradient is {row['gradient_norm']}, though the loss is finite"
     file = beside(run.out, ".state")
     kept = f"{file} still holds the last good state" if file.is_file() else "no state had been saved yet"
     parts = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
     raise TrainingError(
-        f"step {run.done} of {run.settings.steps}: the loss is {row['loss']} ({parts}); training has stopped, and "
+        f"step {step + 1} of {run.settings.steps}: {wrong} ({parts}); training has stopped, and "
         f"{kept}. A lower learning_rate, a longer warmup, clip = 1 or precision = fp32 may help"
     )
+
+
+def move(run: Run, row: Row, step: int) -> None:
+    """The second half of a step: the optimiser, then the moving averages; neither if the step is to be skipped."""
+    if not row.get("skipped"):
+        for group in run.optimiser.param_groups:
+            group["lr"] = learning_rate(step, run.settings)
+        run.optimiser.step()
+        run.objective.after_step(step)
+    run.optimiser.zero_grad()
 
 
 def _write_down(run: Run) -> None:
@@ -280,40 +203,13 @@ def summarise(run: Run, spread: Spread | None) -> Row:
 def _save(run: Run) -> None:
     if not run.accelerator.is_main_process:
         return
-    names = ("done", "seconds", "history", "pending")
     state = {
         "objective": run.objective.state_dict(),
         "optimiser": run.optimiser.state_dict(),
-        **{name: getattr(run, name) for name in names},
+        **{name: getattr(run, name) for name in checkpoints.PROGRESS},
     }
     checkpoints.save_state(beside(run.out, ".state"), state, run.settings, run.images.identity)
     checkpoints.write_history(beside(run.out, ".history.csv"), run.history)
-
-
-# What comes out
-
-
-def export_run(run: Run, file: Path) -> None:
-    """Write the backbone as others read it."""
-    pixels = run.images.batch(spread_over(len(run.images), CENTRED_OVER)).images
-    tensors = checkpoints.exported(run.objective.network.backbone, run.settings, pixels)
-    keys = "set after training so that the mean key over training images is zero; changes no output"
-    vit = {"key_bias": keys} if run.objective.network.fpn is None else {}
-    checkpoints.export(file, tensors, {**about(run), **vit})
-
-
-def dense_tensors(objective: Objective) -> dict[str, Tensor]:
-    """The whole network, pyramid included, and the projector g where the objective has one."""
-    tensors = dict(objective.network.state_dict())
-    projector = getattr(objective, "projector", None)
-    if isinstance(projector, nn.Module):
-        tensors |= {f"projector.{name}": value for name, value in projector.state_dict().items()}
-    return tensors
-
-
-def about(run: Run) -> dict[str, Any]:
-    """What the run's files say of themselves."""
-    return checkpoints.about_run(run.settings, run.done, run.images.identity)
 
 
 def describe(run: Run) -> str:

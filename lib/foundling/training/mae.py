@@ -75,6 +75,10 @@ class Mae(Objective):
         loss = F.mse_loss(guess.float(), truth)
         return {"loss": loss, "unexplained": loss.detach() / truth.var(correction=0)}
 
+    def to_compile(self) -> list[nn.Module]:
+        """The blocks of both transformers: hiding patches comes between the encoder's parts."""
+        return [self.network.backbone.blocks, self.decoder.blocks]
+
 
 class Decoder(nn.Module):
     """Transformer blocks over visible and hidden patches, and the pixels of the hidden ones (§3, MAE decoder)."""

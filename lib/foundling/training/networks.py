@@ -10,6 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
@@ -105,6 +106,25 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "swin_transformer": {"strict_img_size": False, "drop_path_rate": 0.0},
     "resnet": {},
 }
+
+
+def fit_to_device(module: nn.Module, device: torch.device, processes: int = 1) -> None:
+    """Move ``module`` to the device it is trained on, in place, and give it the form that it needs there.
+
+    On a CPU, PyTorch's fused attention is slower than plain products over the few patches of small images, so ViTs do
+    without it. On the GPUs of several ``processes``, batch statistics are those of all of them, as the paper's
+    cross-replica batch normalisation has it. Where there is a feature pyramid, the network is convolutional, or a Swin
+    that ends in convolutions: these are faster with channels last.
+    """
+    if device.type == "cpu":
+        for part in module.modules():
+            if isinstance(part, Attention):
+                part.fused_attn = False  # type: ignore[misc]
+    if processes > 1 and device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    if any(isinstance(part, FeaturePyramidNetwork) for part in module.modules()):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(device)
 
 
 def check_sides(settings: Any, network: DenseNetwork, *names: str) -> None:

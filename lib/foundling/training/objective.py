@@ -14,7 +14,7 @@ class Objective(nn.Module):
         parts = objective(views)                         # through DistributedDataParallel, mixed precision
         parts["loss"].backward()
         optimiser.step()                                 # unless parts["skipped"] is there and not 0
-        objective.after_step(step)
+        objective.after_step(step)                       # likewise
 
     ``state_dict()`` holds all that a resumed run needs of the objective. Parameters that follow others by an average
     have ``requires_grad`` off and are no business of the optimiser's.
@@ -46,3 +46,17 @@ class Objective(nn.Module):
 
         ``images`` is the training set: ``len``, ``batch(indices) -> Batch``, and ``batches`` for many lists of indices.
         """
+
+    def to_compile(self) -> list[nn.Module]:
+        """The modules that ``compile`` compiles: they do most of the work, and a step reaches them by their call.
+
+        What reaches a method of a module, or a part of it, passes by what was compiled.
+        """
+        return [self.network]
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """What is of use after training, by the prefix of the names in ``<run>_dense.safetensors``.
+
+        A module whose parameters were never trained has no place here.
+        """
+        return {"": self.network}

@@ -5,8 +5,13 @@ to tell every mask from all other masks, of this image and of the others, across
 exponentially averaged *target network* xi; tau follows theta, so that better features make better masks. Names and
 equation numbers are the paper's.
 
-Where the paper is silent: k-means looks at unit vectors, from random places as centres; the discovery network is in
-evaluation mode, with running statistics that follow theta's; a mask of a view is made of whole cells of its features.
+Where the paper is silent: k-means looks at unit vectors, from random places as centres, and takes 10 iterations; the
+discovery network is in evaluation mode, with running statistics that follow theta's; a mask of a view is made of whole
+cells of its features.
+
+Two departures. Every image is a square before anything else, the middle of a photo that is none: the paper cuts its
+views from whole photos. And the masks that the periodic schedule keeps are those of the whole square, since a spanning
+view would be another one at every step.
 """
 
 from typing import Any, NamedTuple
@@ -16,18 +21,19 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
 from foundling.discovery.kmeans import kmeans
 from foundling.errors import ParameterError
 from foundling.training.batches import Batch
+from foundling.training.masks import label_all
 from foundling.training.networks import DenseNetwork, check_sides, follow, make_network, mlp, slow_copy, target_rate
 from foundling.training.objective import Objective
-from foundling.training.processes import add_up, gather, rank, world_size
+from foundling.training.processes import gather, rank, take_over_buffers, world_size
 from foundling.training.settings import Odin as Settings
 from foundling.training.views import Views, carry_masks, crop, make_views, normalise, warn_if_enlarged, whole
 
 PROJECTED_AT_ONCE = 8192  # places whose projections are computed together: the hidden layer has 4096 channels
+LABELLED_AT_ONCE = 64  # images whose masks are made together under the periodic schedule, at most
 
 
 class Inputs(NamedTuple):
@@ -64,7 +70,7 @@ class Odin(Objective):
         self.discovery_projector = slow_copy(self.projector) if settings.cluster_on == "projections" else None
         self.discovered_in: Tensor
         self.register_buffer("discovered_in", torch.zeros((), dtype=torch.long))  # epoch of tau's last copy
-        self.labels: Tensor | None = None  # cached masks: on the CPU, and made anew when a run resumes
+        self.labels: Tensor | None = None  # cached masks: in a file, and made anew when a run resumes
         self.train()
 
     def train(self, mode: bool = True) -> "Odin":
@@ -135,7 +141,7 @@ class Odin(Objective):
     def segment(self, images: Float[Tensor, "image 3 h w"], seed: int) -> Integer[Tensor, "image rows columns"]:
         """The masks of normalised images as labels, on the discovery network's grid: k-means of h0 or z0 (§3.1)."""
         features = self.discovery(images)
-        vectors = features.flatten(2).transpose(1, 2)
+        vectors = smooth(features, self.settings.smooth).flatten(2).transpose(1, 2)
         if self.discovery_projector is not None:
             places = vectors.flatten(0, 1).split(PROJECTED_AT_ONCE)
             vectors = torch.cat([self.discovery_projector(p) for p in places]).unflatten(0, vectors.shape[:2])
@@ -160,7 +166,8 @@ class Odin(Objective):
         """With the periodic schedule: tau <- theta every ``discovery_every`` epochs, and all masks anew (§3.1).
 
         The masks are those of the whole images, resized to ``span_side``; after a resume they are made from the tau
-        that the run had.
+        that the run had. :func:`foundling.training.masks.label_all` says what keeping them costs. All processes make
+        them with the running statistics of process 0, which is what is saved.
         """
         s = self.settings
         if s.discovery == "continuous":
@@ -179,22 +186,30 @@ class Odin(Objective):
 
     def _segment_all(self, images: Any) -> Integer[Tensor, "image rows columns"]:
         """Labels of all images, the work shared among the processes; the same whatever their number."""
+        s = self.settings
+        take_over_buffers(self.discovery)
+        if self.discovery_projector is not None:
+            take_over_buffers(self.discovery_projector)
+        side, at_once = s.span_side // self.network.stride, min(s.batch, LABELLED_AT_ONCE)
+        shape, device = (self.images_count, side, side), next(self.parameters()).device
+        return label_all(self._segment_whole, images, shape, s.masks, at_once, device)
+
+    def _segment_whole(self, batch: Batch, first: int) -> Integer[Tensor, "image rows columns"]:
+        """The masks of whole images, the first of which is number ``first`` of the training set."""
         s, device = self.settings, next(self.parameters()).device
-        side, dtype = s.span_side // self.network.stride, torch.uint8 if s.masks <= 256 else torch.int32
-        labels = torch.zeros(self.images_count, side, side, dtype=dtype)
-        plan = [range(i, min(i + s.batch, self.images_count)) for i in range(0, self.images_count, s.batch)]
-        mine = plan[rank() :: world_size()]
-        batches = tqdm(images.batches(mine), "masks", len(mine), disable=rank() > 0 or None, leave=False)
-        for chosen, batch in zip(mine, batches, strict=True):
-            pixels = batch.images.to(device).float() / 255
-            seen = normalise(crop(pixels, whole(len(pixels)), s.span_side))
-            seed = int(np.random.SeedSequence([s.seed, int(self.discovered_in), chosen[0]]).generate_state(1)[0])
-            with torch.autocast(device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-                labels[chosen[0] : chosen[-1] + 1] = self.segment(seen, seed).to("cpu", dtype)
-        if world_size() > 1:
-            for part in labels.split(s.batch):  # in place; what another process has labelled is 0 here
-                part.copy_(add_up(part.to(device)))
-        return labels
+        pixels = batch.images.to(device).float() / 255
+        seen = normalise(crop(pixels, whole(len(pixels)), s.span_side))
+        seed = int(np.random.SeedSequence([s.seed, int(self.discovered_in), first]).generate_state(1)[0])
+        with torch.autocast(device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            return self.segment(seen, seed)
+
+    def to_compile(self) -> list[nn.Module]:
+        """The three networks; the heads see another number of masks at every step."""
+        return [self.network, self.target, self.discovery]
+
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """f, whole, and g."""
+        return {"": self.network, "projector.": self.projector}
 
 
 def check_settings(settings: Settings, network: DenseNetwork) -> None:
@@ -206,6 +221,13 @@ def check_settings(settings: Settings, network: DenseNetwork) -> None:
             f"masks = {settings.masks} is more than the {places} patches of a spanning view of span_side = "
             f"{settings.span_side}: use fewer masks or a larger span_side"
         )
+
+
+def smooth(maps: Float[Tensor, "image channel r c"], side: int) -> Float[Tensor, "image channel r c"]:
+    """Every place the mean of the square of ``side`` (odd) places around it, of as much as lies inside the image."""
+    if side == 1:
+        return maps
+    return F.avg_pool2d(maps.float(), side, stride=1, padding=side // 2, count_include_pad=False)
 
 
 def pool(

@@ -15,7 +15,7 @@ EMBEDDINGS = ("pos_embed", "_token", "relative_position_bias_table")  # ends of 
 def make_optimiser(objective: nn.Module, settings: Common) -> torch.optim.Optimizer:
     """AdamW, or LARS, over what has a gradient; biases, norms and embeddings are neither decayed nor adapted.
 
-    LARS (appendix A.1 by way of BYOL) is timm's: a weight's gradient with its decay is scaled by ``trust`` |w| /
+    LARS (appendix A.3, by way of BYOL) is timm's: a weight's gradient with its decay is scaled by ``trust`` |w| /
     (|g| + ``weight_decay`` |w|), then goes into the momentum.
     """
     weights: list[nn.Parameter] = []

@@ -1,7 +1,9 @@
 """Processes that train together, through torch.distributed; a process that trains alone is the first of one."""
 
+import os
+
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 def rank() -> int:
@@ -14,6 +16,11 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def local_rank() -> int:
+    """The number of this process among those of its machine, from 0, as what started it says; their ranks adjoin."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if distributed.is_initialized() else 0
+
+
 @torch.no_grad()
 def gather(values: Tensor) -> Tensor:
     """The same tensor of all processes, one after the other along the first axis; without gradient."""
@@ -22,6 +29,22 @@ def gather(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(world_size())]
     distributed.all_gather(parts, values.contiguous())
     return torch.cat(parts)
+
+
+def gather_texts(text: str) -> list[str]:
+    """The texts of all processes, by rank; returns once all have given theirs."""
+    texts = [text] * world_size()
+    if world_size() > 1:
+        distributed.all_gather_object(texts, text)
+    return texts
+
+
+@torch.no_grad()
+def take_over_buffers(module: nn.Module) -> None:
+    """Give all processes the buffers that ``module`` has in process 0."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            distributed.broadcast(buffer, 0)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """What a training run is told, checked before anything runs: one model an objective. Importing it imports no torch.
 
 The defaults are those of the embedded checkpoints: a small ViT, small pictures, a short run on a laptop. Each
-description ends with the paper's own value, where there is one.
+description ends with the paper's own value, where there is one. Odin's takes much from BYOL, some of it without saying
+so: what it does not print is called BYOL's.
 """
 
 from collections.abc import Mapping
@@ -44,30 +45,42 @@ class Common(BaseModel):
     split: str = Field("", description="part of the dataset; empty: its default; not for scenes: their training parts")
     root: str = Field("", description="folder of the images; empty: where `foundling data` puts them")
     images: int = Field(12000, ge=0, description="number of training images, from the first; 0: all (not for scenes)")
-    image_side: int = Field(128, ge=16, le=2048, description="side of a training image before its views are cut")
+    image_side: int = Field(
+        128,
+        ge=16,
+        le=2048,
+        description="side of a training image before its views are cut; a photo is cut to the square in its middle, "
+        "and resized; the paper's: views are cut from whole photos",
+    )
     multi_share: float = Field(0.2, ge=0, le=1, description="share of scenes that hold several objects, 0 to 1")
     store: bool = Field(
-        False, description="decode the images once and keep them (images x side² x 3 bytes); scenes always are"
+        False,
+        description="decode the images once and keep them in the data folder (images x side² x 3 bytes), until their "
+        "files change; scenes always are",
     )
     workers: int = Field(2, ge=0, le=256, description="processes that decode images; 0: none beside the main one")
 
     steps: int = Field(2600, ge=1, description="number of steps; the paper's: 1000 epochs of 312 steps")
     batch: int = Field(24, ge=2, description="images a step over all devices together; the paper's: 4096 (ViT 2048)")
-    optimiser: Literal["adamw", "lars"] = Field("adamw", description="adamw, the paper's for ViT; lars, for the others")
+    optimiser: Literal["adamw", "lars"] = Field(
+        "adamw", description="adamw or lars; the paper's: Adam for ViT (with a decay: adamw here), LARS for the others"
+    )
     learning_rate: float = Field(
         1e-3, gt=0, description="highest learning rate; the paper's: 3e-4 (ViT), 0.2 x batch / 256 (LARS)"
     )
-    warmup: int = Field(150, ge=0, description="steps of linear warm-up before the cosine to 0; the paper's: 10 epochs")
+    warmup: int = Field(150, ge=0, description="steps of linear warm-up before the cosine to 0; BYOL's: 10 epochs")
     weight_decay: float = Field(
         0.05, ge=0, description="none for biases, norms, embeddings; the paper's: 0.1, LARS 1.5e-6"
     )
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay, or the momentum of LARS; the paper's: 0.9")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay, or LARS's momentum; the paper's: 0.9 (ViT)")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second decay; the paper's: 0.95")
-    trust: float = Field(1e-3, gt=0, description="LARS only: trust coefficient; the paper's: 1e-3")
+    trust: float = Field(1e-3, gt=0, description="LARS only: trust coefficient; BYOL's: 1e-3")
     clip: float = Field(1.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 1 for Swin alone")
 
     precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the networks; losses are in fp32")
-    compile: bool = Field(False, description="compile the networks: pays on a GPU over thousands of steps")
+    compile: bool = Field(
+        False, description="compile the networks, not their heads: pays on a GPU over thousands of steps"
+    )
     save_every: int = Field(100, ge=1, description="steps between two states that a killed run resumes from")
     log_every: int = Field(10, ge=1, description="steps that one row of the history averages")
     monitor_every: int = Field(100, ge=1, description="steps between two looks for collapse")
@@ -75,7 +88,9 @@ class Common(BaseModel):
     export_at: list[Annotated[int, Field(ge=1)]] = Field(
         [], description="steps after which the network is exported as well, as <run>_<step>.safetensors"
     )
-    export_dense: bool = Field(False, description="also write the feature pyramid and the heads; always with a pyramid")
+    export_dense: bool = Field(
+        False, description="also write <run>_dense.safetensors, with projector; always where a pyramid is trained"
+    )
 
     @model_validator(mode="after")
     def _together(self) -> "Common":
@@ -104,19 +119,33 @@ class Odin(Common):
     strength: float = Field(0.3, ge=0, le=1, description="of the colour changes, 0 to 1; the paper's: 1")
     alpha: float = Field(0.1, gt=0, description="temperature of Eq. 2; the paper's: 0.1")
     target_decay: float = Field(
-        0.99, ge=0, le=1, description="1 - lambda_xi at the start, a cosine to 1; the paper's: 0.996 for 1000 epochs"
+        0.99, ge=0, le=1, description="1 - lambda_xi at the start, a cosine to 1; BYOL's: 0.996 for 1000 epochs"
     )
     discovery: Literal["continuous", "periodic"] = Field(
-        "continuous", description="discovery network: a moving average, or a copy every discovery_every epochs"
+        "continuous",
+        description="discovery network: a moving average, or a copy every discovery_every epochs, which labels all "
+        "images (whole ones, not their spanning views) and keeps the masks: a byte a cell, in a temporary file",
     )
     discovery_rate: float = Field(0.005, gt=0, le=1, description="lambda_tau if continuous; the paper's: 0.001")
     discovery_every: int = Field(100, ge=1, description="epochs between two copies if periodic; the paper's: 100")
     cluster_on: Literal["features", "projections"] = Field(
         "features", description="what k-means sees; the paper's: features for ViT, projections for ResNet and Swin"
     )
-    iterations: int = Field(10, ge=1, le=1000, description="iterations of k-means; the paper's: about 10")
-    hidden: int = Field(1024, ge=1, description="hidden width of projector and predictor; the paper's: 4096")
-    projection: int = Field(128, ge=2, description="width of the projections; the paper's: 256")
+    smooth: int = Field(
+        1,
+        ge=1,
+        le=9,
+        description="side of the square of places whose mean k-means sees, odd; the paper's: 1, each alone",
+    )
+    iterations: int = Field(10, ge=1, le=1000, description="iterations of k-means; the paper prints none")
+    hidden: int = Field(1024, ge=1, description="hidden width of projector and predictor; BYOL's: 4096")
+    projection: int = Field(128, ge=2, description="width of the projections; BYOL's: 256")
+
+    @model_validator(mode="after")
+    def _middle(self) -> "Odin":
+        if self.smooth % 2 == 0:
+            raise ValueError(f"smooth = {self.smooth} must be odd: the square around a place has it in its middle")
+        return self
 
 
 class Dino(Common):
