@@ -30,8 +30,8 @@ def rings(u: Field, v: Field, cycles: float) -> Field:
 def dots(u: Field, v: Field, cycles: float) -> Field:
     """Dots on a hexagonal lattice."""
     frequency = TURN * 0.8 * cycles
-    waves = [np.cos(frequency * (c * u + s * v)) for c, s in ((1, 0), (0.5, 0.866), (0.5, -0.866))]
-    return steep(sum(waves) - 0.5, 1.5)
+    first, second, third = (np.cos(frequency * (c * u + s * v)) for c, s in ((1, 0), (0.5, 0.866), (0.5, -0.866)))
+    return steep(first + second + third - 0.5, 1.5)
 
 
 def stripes(u: Field, v: Field, cycles: float) -> Field:
