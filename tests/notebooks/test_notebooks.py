@@ -99,11 +99,11 @@ def test_representation_learning(tmp_path):  # 40 s
     del runs["mae"]["settings"], runs["mae"]["hidden"]
     metrics, provenance = run("08_representation_learning", tmp_path, training=runs)
     check_results(tmp_path)
-    for name in ("scenes_odin", "tiny", "mae", *CONTROLS):
+    for name in ("scenes_odin", "scenes_mae", "tiny", "mae", *CONTROLS):
         for method in ("corloc", "tokencut"):
             assert metrics[f"{method}.{name}"] * 6 / 100 == pytest.approx(round(metrics[f"{method}.{name}"] * 6 / 100))
     assert 0 <= metrics["corloc.centre_box"] <= 100
-    for name in ("scenes_odin", "tiny", "mae", "random"):
+    for name in ("scenes_odin", "scenes_mae", "tiny", "mae", "random"):
         for metric in ("abo_i", "abo_c", "or", "jf"):
             assert 0 <= metrics[f"{metric}.{name}"] <= 100
         assert metrics[f"abo_i.{name}.low"] <= metrics[f"abo_i.{name}"] <= metrics[f"abo_i.{name}.high"]
@@ -114,7 +114,7 @@ def test_representation_learning(tmp_path):  # 40 s
     best = max(metrics[f"corloc.{name}"] for name in (*CONTROLS, "centre_box"))
     assert metrics["difference.corloc.tiny.best_control"] == pytest.approx(metrics["corloc.tiny"] - best)
     assert len(list((tmp_path / "training").glob("tiny-????????.safetensors"))) == 1
-    assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random", "tiny", "mae"}
+    assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random", "scenes_mae", "tiny", "mae"}
 
 
 @pytest.mark.notebook

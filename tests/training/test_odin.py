@@ -475,11 +475,11 @@ def _share_of_two(number: int, folder: str) -> None:
 
 
 def _labels(number: int) -> Tensor:
-    """Masks of a network whose running statistics have become those of process ``number``."""
+    """Masks by a discovery network whose running statistics are those of process ``number``."""
     objective = make(PERIODIC | {"batch": 2}, PYRAMID)
     generator = torch.Generator().manual_seed(number)
     for name, buffer in objective.named_buffers():
-        if name.startswith(("network.", "projector.")) and name.endswith("running_mean"):
+        if name.startswith(("discovery.", "discovery_projector.")) and name.endswith("running_mean"):
             buffer += torch.randn(buffer.shape, generator=generator)
     objective.begin_epoch(0, Images())
     assert objective.labels is not None
