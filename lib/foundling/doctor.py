@@ -29,7 +29,6 @@ MODULES = {  # distributions whose module has another name
 BROKEN = (ImportError, OSError, AttributeError, RuntimeError, ValueError)  # what a damaged installation raises
 REPAIR = "run `make env` (or update the conda environment)"
 KERNEL_SECONDS = 60
-EMBEDDED = "scenes_odin"
 
 
 @dataclass(frozen=True)
@@ -194,10 +193,11 @@ def check_data_folder(folder: Path) -> Check:
 
 def check_embedded() -> Check:
     """The weights in the package load, and are those that were published with it."""
-    from foundling.backbones import load_backbone
+    from foundling.backbones import BACKBONES, load_backbone
 
-    backbone = load_backbone(EMBEDDED, device="cpu")  # compares them with the registry's checksum
-    return Check("ok", "embedded weights", f"{EMBEDDED} loads, checksum {backbone.checksum}")
+    embedded = [name for name, entry in BACKBONES.items() if entry.embedded]
+    loaded = [load_backbone(name, device="cpu") for name in embedded]  # compared with the registry's checksums
+    return Check("ok", "embedded weights", ", ".join(f"{b.name} loads, checksum {b.checksum}" for b in loaded))
 
 
 def list_data() -> Iterator[Check]:

@@ -1,8 +1,8 @@
 """What a training run is told, checked before anything runs: one model an objective. Importing it imports no torch.
 
-The defaults are those of the embedded checkpoints: a small ViT, small pictures, a short run on a laptop. Each
-description ends with the paper's own value, where there is one. Odin's takes much from BYOL, some of it without saying
-so: what it does not print is called BYOL's.
+The defaults are for a small ViT, small pictures, a short run on a laptop (``studies/training`` holds the settings of
+the embedded checkpoints). Each description ends with the paper's own value, where there is one. Odin's takes much from
+BYOL, some of it without saying so: what it does not print is called BYOL's.
 """
 
 from collections.abc import Mapping
