@@ -421,6 +421,7 @@ def test_two_processes_keep_the_same_parameters_and_share_every_batch(
         process.start()
     for process in processes:
         process.join(timeout=300)
+        process.kill()  # if it waits for another that has gone
     assert [process.exitcode for process in processes] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{i}.pt", weights_only=True) for i in (0, 1))
     assert first["steps"] == second["steps"] == [1, 7]
