@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from foundling.training.monitor import decompose, evaluating, watch
+from foundling.backbones.apply import evaluating
+from foundling.training.monitor import decompose, watch
 from foundling.training.networks import make_network
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}

@@ -3,7 +3,7 @@
 Reads settings from a YAML file (objective, network, images, steps, …; what is left out has its default) and writes:
 
   RUN.safetensors         the backbone in half precision, under timm's names
-  RUN_dense.safetensors   feature pyramid and projector as well, where the network has a pyramid
+  RUN_dense.safetensors   feature pyramid and projector as well, where a pyramid was trained
   RUN.state               what an interrupted run goes on from: give the same command again
   RUN.history.csv         losses, images a second, and what the features vary with (a collapsed run shows here)
 

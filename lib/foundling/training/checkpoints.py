@@ -16,9 +16,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from foundling import provenance
+from foundling.backbones.apply import evaluating
 from foundling.errors import ParameterError, WeightsError
 from foundling.files import write_bytes
-from foundling.training.monitor import AT_ONCE, evaluating, prepare
+from foundling.training.monitor import AT_ONCE, prepare
 from foundling.training.networks import make_network
 from foundling.training.settings import MAY_CHANGE, Common
 from foundling.training.views import MEAN, STD

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor
 
+from foundling.backbones import apply
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY = (0.299, 0.587, 0.114)
 JITTER_PROBABILITY, GREY_PROBABILITY = 0.8, 0.2
@@ -200,7 +202,7 @@ def _coverage(centre: Tensor, scale: Tensor, length: int) -> Tensor:
 
 def normalise(images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image 3 h w"]:
     """RGB in 0..1 to the network's input."""
-    return (images - _channels(MEAN, images)) / _channels(STD, images)
+    return apply.normalise(images, MEAN, STD)
 
 
 def augment(
@@ -280,7 +282,8 @@ def turn_hue(
 
 def grey(images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image 3 h w"]:
     """The luma in all three channels."""
-    return (images * _channels(GREY, images)).sum(1, keepdim=True).expand_as(images)
+    luma = torch.tensor(GREY, device=images.device, dtype=images.dtype).view(3, 1, 1)
+    return (images * luma).sum(1, keepdim=True).expand_as(images)
 
 
 def invert_bright(images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image 3 h w"]:
@@ -304,7 +307,3 @@ def _gaussian(sigma: Float[Tensor, "image 1 1"], length: int) -> Float[Tensor, "
     apart = (at[:, None] - at)[None]
     weights = torch.exp(-0.5 * (apart / sigma) ** 2) * (apart.abs() <= reach)
     return weights / weights.sum(-1, keepdim=True)
-
-
-def _channels(values: tuple[float, float, float], like: Tensor) -> Float[Tensor, "3 1 1"]:
-    return torch.tensor(values, device=like.device, dtype=like.dtype).view(3, 1, 1)
