@@ -93,7 +93,9 @@ class Discovery:
 
     ``boxes`` are in pixels of the image the network saw; ``masks`` lie on the patch grid; ``maps`` are patch maps
     worth drawing (``degree``, ``eigenvector``, …); ``values`` are named numbers (``gap``, ``seed_ties``, …);
-    ``flags`` name what was degenerate (``undefined_cut``, …).
+    ``flags`` name what was degenerate (``undefined_cut``, …). Where the masks are the parts of several partitions of
+    the image, ``levels`` holds for each mask the number k of parts of its partition, and ``memberships``, if there, how
+    much each patch belongs to it (0 to 1; those of a partition add up to 1).
     """
 
     boxes: Float[np.ndarray, "object 4"]
@@ -103,6 +105,8 @@ class Discovery:
     maps: dict[str, Float[np.ndarray, "rows columns"]] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    levels: Int[np.ndarray, " object"] | None = None
+    memberships: Float[np.ndarray, "object rows columns"] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from foundling.discovery import Found, coco_results
-from foundling.discovery.export import decode_mask, encode_mask, pixel_mask
+from foundling.discovery.export import decode_mask, decode_memberships, encode_mask, encode_memberships, pixel_mask
 from foundling.types import ParameterError, Sample
 
 SAMPLES = [Sample("a.png", Path("a.png"), 7), Sample("bad.png", Path("bad.png"), 8), Sample("b.png", Path("b.png"), 9)]
@@ -77,3 +77,10 @@ def test_pycocotools_reads_the_results(found: Found, tmp_path: Path, capsys: pyt
 def test_an_unknown_label_is_named(found: Found) -> None:
     with pytest.raises(ParameterError, match="no results under 'tokencut': choose one of lost, centre_box"):
         coco_results(found, SAMPLES, "tokencut")
+
+
+def test_memberships_survive_json_to_half_a_step() -> None:
+    maps = np.random.default_rng(0).uniform(size=(3, 4, 5))
+    again = decode_memberships(json.loads(json.dumps(encode_memberships(maps))))
+    assert again.shape == maps.shape
+    assert np.abs(again - maps).max() <= 0.5 / 255 + 1e-7

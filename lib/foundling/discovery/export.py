@@ -1,10 +1,12 @@
 """Discoveries as COCO results, which pycocotools, FiftyOne and Detectron2 read; masks as COCO run lengths."""
 
+import base64
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from pycocotools import mask as coco_mask
 
 from foundling.types import ParameterError, Sample
@@ -24,6 +26,18 @@ def encode_mask(mask: Bool[np.ndarray, "rows columns"]) -> dict[str, Any]:
 def decode_mask(encoded: dict[str, Any]) -> Bool[np.ndarray, "rows columns"]:
     """The mask that :func:`encode_mask` was given."""
     return coco_mask.decode({"size": encoded["size"], "counts": encoded["counts"].encode("ascii")}).astype(bool)
+
+
+def encode_memberships(maps: Float[np.ndarray, "object rows columns"]) -> dict[str, Any]:
+    """Maps of values from 0 to 1 in 255 steps, compressed, as JSON can hold them."""
+    steps = np.rint(255 * maps).astype(np.uint8)
+    return {"shape": list(steps.shape), "zlib": base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode("ascii")}
+
+
+def decode_memberships(encoded: dict[str, Any]) -> Float[np.ndarray, "object rows columns"]:
+    """The maps that :func:`encode_memberships` was given, to half a step."""
+    steps = np.frombuffer(zlib.decompress(base64.b64decode(encoded["zlib"])), np.uint8)
+    return steps.reshape(encoded["shape"]).astype(np.float32) / 255
 
 
 def pixel_mask(

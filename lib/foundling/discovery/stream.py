@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from foundling.backbones import Backbone, extract
 from foundling.discovery.chunks import Record, chunk_path, code_digest, files_of, read_chunk, remove_others, write_chunk
-from foundling.discovery.export import encode_mask
+from foundling.discovery.export import encode_mask, encode_memberships
 from foundling.discovery.methods import METHODS, Method, resolve_method
 from foundling.discovery.progress import progress as show_progress
 from foundling.types import Discovery, Failure, ParameterError, PatchFeatures, Sample
@@ -30,10 +30,12 @@ class Found:
     ``sizes`` the original height and width (0 where it failed). ``records`` has a dict for every image that did
     not fail: ``name``, ``index``, ``size`` and ``seen`` (height and width, of the file and as the network saw it),
     ``grid``, ``patch_size``, and ``methods``: label -> ``boxes`` (original pixels), ``scores``, ``masks`` (COCO RLE, on
-    the patch grid), ``seed`` (row, column), ``values``, ``flags``. ``seconds`` holds ``images``, the number computed
-    in this run and not taken from disk, and, if there were any, their mean seconds an image: ``network`` (with what of
-    the decoding it does not overlap) and one entry a label. On a GPU the network works on the next batch while the
-    methods work on this one: there the seconds overlap, and their sum is more than the time that passed.
+    the patch grid), ``seed`` (row, column), ``values``, ``flags``, and where the method gives them ``levels`` and
+    ``memberships`` (encoded, see :func:`foundling.discovery.export.decode_memberships`). ``seconds`` holds ``images``,
+    the number computed in this run and not taken from disk, and, if there were any, their mean seconds an image:
+    ``network`` (with what of the decoding it does not overlap) and one entry a label. On a GPU the network works on the
+    next batch while the methods work on this one: there the seconds overlap, and their sum is more than the time that
+    passed.
     """
 
     names: tuple[str, ...]
@@ -208,6 +210,9 @@ def _record(features: PatchFeatures, i: int, index: int, results: Mapping[str, D
 def _result(discovery: Discovery, size: Sequence[int], seen: Sequence[int]) -> dict[str, Any]:
     original, network = np.array([*size[::-1]] * 2, dtype=np.float64), np.array([*seen[::-1]] * 2, dtype=np.float64)
     masks = [] if discovery.masks is None else [encode_mask(mask) for mask in discovery.masks]
+    parts: dict[str, Any] = {} if discovery.levels is None else {"levels": discovery.levels.tolist()}
+    if discovery.memberships is not None:
+        parts["memberships"] = encode_memberships(discovery.memberships)
     return {
         "boxes": (discovery.boxes * original / network).tolist(),  # in this order the image's edge stays exact
         "scores": discovery.scores.tolist(),
@@ -215,6 +220,7 @@ def _result(discovery: Discovery, size: Sequence[int], seen: Sequence[int]) -> d
         "seed": None if discovery.seed is None else list(discovery.seed),
         "values": dict(discovery.values),
         "flags": list(discovery.flags),
+        **parts,
     }
 
 
