@@ -290,6 +290,7 @@ def test_large_images_make_small_batches(tiny: Backbone, photo: Photo, monkeypat
         ({"facets": ()}, r"facets=\(\): give a tuple of names"),
         ({"block": 3}, r"block=3: dino_vits16 has blocks 0 to 2 \(or -3 to -1\)"),
         ({"block": -4}, r"block=-4: dino_vits16 has blocks 0 to 2"),
+        ({"norm": "first"}, "unknown norm 'first': choose one of last, all, none"),
         ({"precision": "fp8"}, "unknown precision 'fp8': choose one of fp32, bf16, fp16"),
         ({"batch_size": 0}, "batch_size=0: must be at least 1"),
         ({"max_side": -5}, "max_side=-5: must be at least 1"),
@@ -300,6 +301,26 @@ def test_large_images_make_small_batches(tiny: Backbone, photo: Photo, monkeypat
 def test_wrong_parameters_are_refused_at_once(tiny: Backbone, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         extract(tiny, [], **wrong)  # not even iterated
+
+
+def test_bias_and_norm_reach_the_network(tiny: Backbone, photo: Photo) -> None:
+    file = photo("a.png", 32, 48)
+    pixels = torch.from_numpy(np.asarray(Image.open(file), dtype=np.float32) / 255)
+    pixels = ((pixels - torch.tensor(tiny.mean)) / torch.tensor(tiny.std)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        tiny.network.blocks[1].attn.qkv.bias.copy_(torch.linspace(-1, 1, 144))
+    for options in ({"bias": False}, {"norm": "all"}, {"norm": "none"}, {}):
+        (found,) = extract(tiny, [file], ("keys", "tokens"), block=1, **options)
+        expected = transformer_facets(tiny.network, pixels, ("keys", "tokens"), 1, **options)
+        for name in expected:
+            assert torch.allclose(found.facet(name), expected[name], atol=1e-5), (options, name)
+
+
+@pytest.mark.parametrize("wrong", [{"bias": False}, {"norm": "all"}])
+def test_a_cnn_has_neither_a_bias_of_keys_nor_a_final_norm(wrong: dict[str, Any]) -> None:
+    cnn = load_backbone("dino_resnet50", weights="random", device="cpu")
+    with pytest.raises(ParameterError, match=r"dino_resnet50 is a CNN, .*: leave bias=True and norm='last'"):
+        extract(cnn, [], **wrong)
 
 
 def test_selfpatch_has_no_cls(small: Callable[..., Any], photo: Photo) -> None:

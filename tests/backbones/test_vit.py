@@ -116,6 +116,45 @@ def value_product(attention: nn.Module, inputs: Tensor) -> Tensor:
     return product if bias is None else product + bias
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_bias_every_patch_loses_the_same_vector_and_attention_stays(family: str) -> None:
+    network = build(family)
+    side = network.patch_embed.patch_size[0]
+    pixels = torch.randn(2, 3, GRID[0] * side, GRID[1] * side)
+    names = ["keys", "queries", "values"] + (["attention"] if network.num_prefix_tokens else [])
+    seen = record(as_timm_sees_it(family, network, GRID), pixels, 1)
+    weight, prefix = network.blocks[1].attn.qkv.weight, network.num_prefix_tokens
+    naive = [seen["inputs"][:, prefix:] @ rows.T for rows in weight.split(48)]  # queries, keys, values: no bias at all
+    for asked in (names, names[:3]):
+        found = transformer_facets(network, pixels, asked, 1, bias=False)
+        for name, expected in zip(("queries", "keys", "values"), naive, strict=True):
+            assert torch.allclose(found[name], expected, atol=1e-5)
+    whole = transformer_facets(network, pixels, names, 1)
+    if prefix:
+        found = transformer_facets(network, pixels, names, 1, bias=False)
+        assert torch.equal(found["attention"], whole["attention"])
+    taken = whole["values"] - transformer_facets(network, pixels, ["values"], 1, bias=False)["values"]
+    assert torch.allclose(taken, taken[:1, :1].expand_as(taken), atol=1e-5)
+    assert (taken.abs().max() > 0.1) == (family != "dinov3 without bias")
+
+
+@pytest.mark.parametrize("family", ["dino", "dinov3"])
+@pytest.mark.parametrize("block", [0, 2])
+def test_the_final_norm_is_that_of_all_blocks_or_of_none(family: str, block: int) -> None:
+    network = build(family)
+    pixels = torch.randn(2, 3, GRID[0] * 16, GRID[1] * 16)
+    output = record(as_timm_sees_it(family, network, GRID), pixels, block)["output"]
+    prefix = network.num_prefix_tokens
+    for norm, expected in (("none", output), ("all", network.norm(output))):
+        found = transformer_facets(network, pixels, ["tokens", "cls", "keys"], block, norm=norm)
+        assert torch.allclose(found["tokens"], expected[:, prefix:], atol=1e-5)
+        assert torch.allclose(found["cls"], expected[:, 0], atol=1e-5)
+    last = transformer_facets(network, pixels, ["tokens", "keys"], block, norm="last")
+    same = transformer_facets(network, pixels, ["tokens"], block, norm="all" if block == 2 else "none")
+    assert torch.equal(last["tokens"], same["tokens"])
+    assert torch.equal(last["keys"], found["keys"])  # keys are taken before any of it
+
+
 def test_only_what_is_asked_for_is_computed() -> None:
     network = build("dino")
     pixels = torch.randn(1, 3, 32, 32)

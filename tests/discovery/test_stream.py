@@ -376,3 +376,25 @@ def test_progress_is_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], mon
     with progress(3, "discovering") as advance:
         advance(3)
     assert "3/3" in capsys.readouterr().err
+
+
+def test_block_bias_and_norm_are_those_of_the_network_and_part_of_what_is_resumed(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    methods = {"tokens": {"method": "lost", "facet": "tokens"}, "keys": {"method": "lost", "k": 5}}
+    seen = []
+    for given in ({}, {"block": 1}, {"bias": False}, {"norm": "none"}):
+        found = discover_images(backbone, samples, methods, out=tmp_path, progress=False, **given)
+        assert found.seconds["images"] == len(samples), f"{given}: taken from another pass"
+        for label, settings in (("tokens", {"facet": "tokens"}), ("keys", {"k": 5})):
+            for i, sample in enumerate(samples):
+                (features,) = extract(backbone, [sample], (settings.get("facet", "keys"),), **given)
+                (alone,) = METHODS["lost"].run(features, **settings)
+                np.testing.assert_allclose(found.boxes[label][i], alone.boxes[0], atol=1e-9)
+        seen.append(found.boxes["keys"].tolist())
+    last = {"block": backbone.blocks - 1, "norm": "none"}  # the same block, counted from the other end
+    again = discover_images(backbone, samples, methods, out=tmp_path, progress=False, **last)
+    assert again.seconds["images"] == 0
+    assert seen[0] != seen[1]
+    with pytest.raises(ParameterError, match="block=9: scenes_odin has blocks 0 to 3"):
+        discover_images(backbone, samples, methods, block=9)

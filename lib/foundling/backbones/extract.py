@@ -13,7 +13,7 @@ from foundling.backbones.apply import normalise
 from foundling.backbones.cnn import cnn_facets
 from foundling.backbones.load import Backbone
 from foundling.backbones.prepare import Limits, Prepared, Source, read_ahead
-from foundling.backbones.vit import Transformer, transformer_facets
+from foundling.backbones.vit import NORMS, Transformer, transformer_facets
 from foundling.errors import ImageError, ParameterError
 from foundling.types import FACETS, Failure, PatchFeatures, Sample
 
@@ -34,11 +34,24 @@ class _Budget:
         return max(1, self.patches // (grid[0] * grid[1]))
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is taken from the network (see :func:`extract`); ``block`` counts from 0."""
+
+    facets: tuple[str, ...]
+    block: int
+    bias: bool
+    norm: str
+    precision: str
+
+
 def extract(
     backbone: Backbone,
     images: Iterable[Source],
     facets: tuple[str, ...] | list[str] = ("keys",),
     block: int = -1,
+    bias: bool = True,
+    norm: str = "last",
     batch_size: int = 16,
     precision: str = "fp32",
     max_side: int | None = None,
@@ -51,11 +64,12 @@ def extract(
     Images are taken at their own size, padded on the right and bottom with zeros after normalisation (that is, with the
     mean colour) to a multiple of the patch size; padded patches are ordinary patches. ``facets`` are among
     ``backbone.facets``, and ``"images"`` keeps the pictures. ``block`` counts from 0, or from the end if negative; what
-    each facet of a block is stands in :func:`foundling.backbones.vit.transformer_facets`. With ``max_side`` (pixels)
-    larger images are shrunk first. An image of more than ``max_patches`` patches is refused. ``batch_size`` is the
-    most images in a batch. ``precision`` ``"bf16"`` or ``"fp16"`` runs the network under autocast (its weights stay as
-    they are, normalisations and softmax stay in float32); features are float32 in any case. ``workers`` threads decode
-    ahead.
+    each facet of a block is stands in :func:`foundling.backbones.vit.transformer_facets`, and so do ``bias`` (False:
+    queries, keys and values without it) and ``norm`` ("last", "all", "none": which blocks' tokens pass the network's
+    final norm); a CNN has only the defaults. With ``max_side`` (pixels) larger images are shrunk first. An image of
+    more than ``max_patches`` patches is refused. ``batch_size`` is the most images in a batch. ``precision`` ``"bf16"``
+    or ``"fp16"`` runs the network under autocast (its weights stay as they are, normalisations and softmax stay in
+    float32); features are float32 in any case. ``workers`` threads decode ahead.
 
     Yields batches in an order that depends on the input alone; ``indices`` are positions in ``images``. A batch that
     does not fit into memory is halved, and the size is remembered. Memory does not grow with the number of images.
@@ -63,18 +77,17 @@ def extract(
     Raises :class:`ParameterError` at once for an impossible parameter. An unusable image raises :class:`ImageError`,
     or, with a list in ``failures``, is appended to it while the others go on.
     """
-    block = _checked(backbone, facets, block, batch_size, precision, max_side, max_patches, workers)
+    _check_numbers(batch_size=batch_size, max_side=max_side, max_patches=max_patches, workers=workers)
+    asked = _checked(backbone, facets, block, bias, norm, precision)
     limits = Limits(backbone.patch_size, max_side, max_patches, "images" in facets)
-    return _stream(backbone, images, tuple(facets), block, batch_size, precision, limits, failures, workers)
+    return _stream(backbone, images, asked, batch_size, limits, failures, workers)
 
 
 def _stream(
     backbone: Backbone,
     images: Iterable[Source],
-    facets: tuple[str, ...],
-    block: int,
+    asked: _Asked,
     batch_size: int,
-    precision: str,
     limits: Limits,
     failures: list[Failure] | None,
     workers: int,
@@ -85,7 +98,7 @@ def _stream(
         while group:
             count = min(len(group), budget.images(grid))
             try:
-                features = _features(backbone, grid, group[:count], facets, block, precision)
+                features = _features(backbone, grid, group[:count], asked)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -114,10 +127,8 @@ def _grouped(prepared: Iterable[Prepared], patch_size: int, batch_size: int) -> 
     yield from pending.items()
 
 
-def _features(
-    backbone: Backbone, grid: Grid, batch: list[Prepared], facets: tuple[str, ...], block: int, precision: str
-) -> PatchFeatures:
-    tensors = _forward(backbone, _padded(batch, grid, backbone), facets, block, precision)
+def _features(backbone: Backbone, grid: Grid, batch: list[Prepared], asked: _Asked) -> PatchFeatures:
+    tensors = _forward(backbone, _padded(batch, grid, backbone), asked)
     return PatchFeatures(
         grid=grid,
         patch_size=backbone.patch_size,
@@ -125,7 +136,7 @@ def _features(
         original_sizes=torch.tensor([item.original for item in batch]),
         names=tuple(item.name for item in batch),
         indices=tuple(item.index for item in batch),
-        images=tuple(item.image for item in batch if item.image is not None) if "images" in facets else None,
+        images=tuple(item.image for item in batch if item.image is not None) if "images" in asked.facets else None,
         **tensors,
     )
 
@@ -144,20 +155,14 @@ def _padded(batch: list[Prepared], grid: Grid, backbone: Backbone) -> Float[Tens
     return pixels
 
 
-def _forward(
-    backbone: Backbone,
-    pixels: Float[Tensor, "image 3 height width"],
-    facets: tuple[str, ...],
-    block: int,
-    precision: str,
-) -> dict[str, Tensor]:
+def _forward(backbone: Backbone, pixels: Float[Tensor, "image 3 height width"], asked: _Asked) -> dict[str, Tensor]:
     """The facets as ordinary contiguous float32 tensors: copies, so that no view keeps a whole product alive."""
-    with torch.inference_mode(), _arithmetic(backbone.device, precision):
+    with torch.inference_mode(), _arithmetic(backbone.device, asked.precision):
         if backbone.family == "cnn":
-            out = cnn_facets(backbone.network, pixels, facets)
+            out = cnn_facets(backbone.network, pixels, asked.facets)
         else:
             assert isinstance(backbone.network, Transformer)
-            out = transformer_facets(backbone.network, pixels, facets, block)
+            out = transformer_facets(backbone.network, pixels, asked.facets, asked.block, asked.bias, asked.norm)
         out = {name: value.float() for name, value in out.items()}
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in out.items()}
 
@@ -193,16 +198,9 @@ def _refuse(item: Prepared, grid: Grid, failures: list[Failure] | None) -> None:
 
 
 def _checked(
-    backbone: Backbone,
-    facets: tuple[str, ...] | list[str],
-    block: int,
-    batch_size: int,
-    precision: str,
-    max_side: int | None,
-    max_patches: int,
-    workers: int,
-) -> int:
-    """Every parameter in its legal set, or :class:`ParameterError`; returns the block counted from 0."""
+    backbone: Backbone, facets: tuple[str, ...] | list[str], block: int, bias: bool, norm: str, precision: str
+) -> _Asked:
+    """What is asked of the network, every part in its legal set; raises :class:`ParameterError` otherwise."""
     if isinstance(facets, str) or not facets:
         raise ParameterError(f"facets={facets!r}: give a tuple of names, such as ('keys',)")
     for facet in facets:
@@ -216,13 +214,22 @@ def _checked(
         raise ParameterError(
             f"block={block}: {backbone.name} has blocks 0 to {backbone.blocks - 1} (or {-backbone.blocks} to -1)"
         )
+    if norm not in NORMS:
+        raise ParameterError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
+    if backbone.family == "cnn" and (norm != "last" or not bias):
+        raise ParameterError(
+            f"bias={bias}, norm={norm!r}: {backbone.name} is a CNN, whose features have neither a bias of keys nor a "
+            "final norm: leave bias=True and norm='last'"
+        )
     if precision not in PRECISIONS:
         raise ParameterError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    numbers = {"batch_size": batch_size, "max_side": max_side, "max_patches": max_patches, "workers": workers}
+    return _Asked(tuple(facets), block % backbone.blocks, bias, norm, precision)
+
+
+def _check_numbers(**numbers: int | None) -> None:
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise ParameterError(f"{name}={value}: must be at least 1")
-    return block % backbone.blocks
 
 
 def first_described(

@@ -36,6 +36,8 @@ def stored_features(
     images: Sequence[Stored],
     facets: tuple[str, ...] | list[str] = ("keys",),
     block: int = -1,
+    bias: bool = True,
+    norm: str = "last",
     batch_size: int = 16,
     precision: str = "fp32",
     max_side: int | None = None,
@@ -46,8 +48,8 @@ def stored_features(
     """What :func:`extract` yields for ``images`` (paths or samples), read from ``folder`` where it is there already.
 
     The parameters are those of :func:`extract`. Batches are formed within a shard, on the backbone's device. A shard is
-    valid if backbone, weights' checksum, facets, block, precision, max_side, max_patches, batch_size and the images
-    (names, sizes and times of change of their files) are the same; otherwise it is computed and replaced.
+    valid if backbone, weights' checksum, facets, block, bias, norm, precision, max_side, max_patches, batch_size and
+    the images (names, sizes and times of change of their files) are the same; otherwise it is computed and replaced.
 
     Raises as :func:`extract` does; ``"images"`` is no facet of a store.
     """
@@ -56,6 +58,8 @@ def stored_features(
     options: dict[str, Any] = {
         "facets": tuple(facets),
         "block": block,
+        "bias": bias,
+        "norm": norm,
         "batch_size": batch_size,
         "precision": precision,
         "max_side": max_side,

@@ -19,28 +19,37 @@ from foundling.backbones.positions import resample_positions
 
 Transformer = VisionTransformer | Eva
 PRODUCTS = ("queries", "keys", "values")  # the order of the rows of a fused qkv weight
+NORMS = ("last", "all", "none")
 
 
 def transformer_facets(
-    network: Transformer, pixels: Float[Tensor, "image 3 height width"], facets: Collection[str], block: int
+    network: Transformer,
+    pixels: Float[Tensor, "image 3 height width"],
+    facets: Collection[str],
+    block: int,
+    bias: bool = True,
+    norm: str = "last",
 ) -> dict[str, Tensor]:
     """The named facets of block ``block`` (0 is the first) for images whose sides are multiples of the patch size.
 
-    ``keys``, ``queries``, ``values``: the attention input of the block times its own weights, bias included, heads
-    concatenated in order, before any rotation. ``attention``: the softmax of the CLS query against all tokens, after
-    the rotation where there is one. ``tokens``, ``cls``: the output of the block; of the last block, after the
-    network's final norm. CLS and register tokens are dropped from all patch facets. Nothing beyond what is asked for
-    is computed: keys of the last block need neither its attention nor its MLP.
+    ``keys``, ``queries``, ``values``: the attention input of the block times its own weights, heads concatenated in
+    order, before any rotation; with ``bias`` as the network has it, or without, which takes the same vector off every
+    patch. ``attention``: the softmax of the CLS query against all tokens, after the rotation where there is one, and
+    always with the bias. ``tokens``, ``cls``: the output of the block, after the network's final norm if ``norm`` is
+    "all", or if it is "last" and the block is the last one; "none" leaves it out everywhere. CLS and register tokens
+    are dropped from all patch facets. Nothing beyond what is asked for is computed: keys of the last block need
+    neither its attention nor its MLP.
     """
     prefix, blocks = network.num_prefix_tokens, list(network.blocks.children())
     tokens, rope = _embed(network, pixels)
     for layer in blocks[:block]:
         tokens = _run(layer, tokens, rope)
     current = blocks[block]
-    out = _attention_facets(current, tokens, rope, prefix, facets)
+    out = _attention_facets(current, tokens, rope, prefix, facets, bias)
     if "tokens" in facets or "cls" in facets:
         tokens = _run(current, tokens, rope)
-        tokens = network.norm(tokens) if block == len(blocks) - 1 else tokens
+        normed = norm == "all" or (norm == "last" and block == len(blocks) - 1)
+        tokens = network.norm(tokens) if normed else tokens
         whole = {"tokens": tokens[:, prefix:], "cls": tokens[:, 0]}
         out |= {name: whole[name] for name in whole if name in facets}
     return out
@@ -66,29 +75,36 @@ def _run(layer: Any, tokens: Tensor, rope: Tensor | None) -> Tensor:
 
 
 def _attention_facets(
-    layer: Any, tokens: Tensor, rope: Tensor | None, prefix: int, facets: Collection[str]
+    layer: Any, tokens: Tensor, rope: Tensor | None, prefix: int, facets: Collection[str], bias: bool
 ) -> dict[str, Tensor]:
     attention = "attention" in facets
     wanted = [p for p in PRODUCTS if p in facets or (attention and p != "values")]
     if not wanted:
         return {}
     inputs = layer.norm1(tokens)
-    products = {name: _product(layer.attn, inputs, name) for name in wanted}
+    products = {name: _product(layer.attn, inputs, name, bias or attention) for name in wanted}
     out = {name: products[name][:, prefix:] for name in wanted if name in facets}
+    if attention and not bias:
+        out = {name: _product(layer.attn, inputs[:, prefix:], name, bias=False) for name in out}
     if attention:
         out["attention"] = _cls_attention(layer.attn, products["queries"], products["keys"], rope, prefix)
     return out
 
 
 def _product(
-    attention: Any, inputs: Float[Tensor, "image token channel"], name: str
+    attention: Any, inputs: Float[Tensor, "image token channel"], name: str, bias: bool = True
 ) -> Float[Tensor, "image token channel"]:
-    """Queries, keys or values of one attention layer: its rows of the fused weight, the bias wherever it is kept."""
-    part = PRODUCTS.index(name)
-    weight = attention.qkv.weight.chunk(3)[part]
-    separate = getattr(attention, f"{name[0]}_bias", None)  # timm's Eva keeps q_bias, k_bias and v_bias apart
-    bias = attention.qkv.bias.chunk(3)[part] if attention.qkv.bias is not None else separate
-    return F.linear(inputs, weight, bias)
+    """Queries, keys or values of one attention layer: its rows of the fused weight, with or without their bias."""
+    weight = attention.qkv.weight.chunk(3)[PRODUCTS.index(name)]
+    return F.linear(inputs, weight, _bias(attention, name) if bias else None)
+
+
+def _bias(attention: Any, name: str) -> Float[Tensor, " channel"] | None:
+    """The bias of queries, keys or values, wherever the layer keeps it; ``None`` if it has none."""
+    if attention.qkv.bias is not None:
+        return attention.qkv.bias.chunk(3)[PRODUCTS.index(name)]
+    separate: Tensor | None = getattr(attention, f"{name[0]}_bias", None)  # timm's Eva: q_bias, k_bias and v_bias
+    return separate
 
 
 def _cls_attention(

@@ -52,6 +52,9 @@ def discover_images(
     methods: Mapping[str, Mapping[str, Any]],
     *,
     out: Path | None = None,
+    block: int = -1,
+    bias: bool = True,
+    norm: str = "last",
     batch_size: int = 16,
     max_side: int | None = None,
     precision: str = "fp32",
@@ -61,7 +64,8 @@ def discover_images(
     """Run ``methods`` over ``samples`` in one pass of the network.
 
     ``methods`` maps a label to settings, with the name of the method under ``"method"`` (the label itself if absent).
-    ``batch_size``, ``max_side`` (pixels) and ``precision`` are those of :func:`foundling.backbones.extract`. With
+    ``block``, ``bias``, ``norm``, ``batch_size``, ``max_side`` (pixels) and ``precision`` are those of
+    :func:`foundling.backbones.extract`. With
     ``out``, the results of every ``chunk`` images are written there and used again by a later call with the same
     settings, network, code and files; images that failed are tried again. Batches do not cross chunks: a run that was
     interrupted and resumed gives the same bytes as an undisturbed one.
@@ -71,7 +75,8 @@ def discover_images(
     """
     if chunk < 1:
         raise ParameterError(f"chunk={chunk}: must be at least 1 image")
-    options = {"batch_size": batch_size, "max_side": max_side, "precision": precision}
+    options: dict[str, Any] = {"block": block, "bias": bias, "norm": norm}
+    options |= {"batch_size": batch_size, "max_side": max_side, "precision": precision}
     plan = _Plan(backbone, check_jobs(methods, backbone), options, code_digest())
     extract(backbone, (), plan.facets, **plan.options)  # checks them: it reads nothing before it is iterated over
     if out is not None:
@@ -122,6 +127,7 @@ class _Plan:
             "backbone": [self.backbone.name, self.backbone.checksum, self.backbone.device.type],
             "methods": {label: {"method": m.name, **settings} for label, (m, settings) in self.jobs.items()},
             **self.options,
+            "block": self.options["block"] % self.backbone.blocks,
             "files": files_of(samples),
         }
 
