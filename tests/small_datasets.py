@@ -48,6 +48,26 @@ def make_voc(
     return home
 
 
+def make_voc_masks(
+    root: Path, images: Mapping[str, tuple[np.ndarray, np.ndarray]], split: str = "val", year: int = 2012
+) -> Path:
+    """``root/VOC<year>`` with black images, their object and class numbers as indexed PNGs, and one segmentation split.
+
+    Each image has two uint8 arrays [height, width]: SegmentationObject and SegmentationClass. Returns that folder.
+    """
+    home = root / f"VOC{year}"
+    for folder in ("ImageSets/Segmentation", "JPEGImages", "SegmentationObject", "SegmentationClass"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    (home / "ImageSets/Segmentation" / f"{split}.txt").write_text("".join(f"{image}\n" for image in images))
+    for image, both in images.items():
+        Image.new("RGB", both[0].shape[::-1]).save(home / "JPEGImages" / f"{image}.jpg")
+        for folder, numbers in zip(("SegmentationObject", "SegmentationClass"), both, strict=True):
+            mask = Image.fromarray(numbers)
+            mask.putpalette([c for i in range(256) for c in (i, 255 - i, 7 * i % 256)])
+            mask.save(home / folder / f"{image}.png")
+    return home
+
+
 def coco_annotation(image_id: int, box: Sequence[float], category_id: int = 1, **more: Any) -> dict[str, Any]:
     """One COCO annotation whose only polygon is its box, ``(x, y, width, height)``."""
     x, y, w, h = box

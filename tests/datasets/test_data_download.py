@@ -335,8 +335,24 @@ def test_a_damaged_davis(server, tmp_path, monkeypatch):
         download.download("davis", root=tmp_path)
 
 
+def test_what_has_no_archive_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
+    where = tmp_path / "uvo/UVOv1.0"
+    assert (row("uvo").present, row("uvo").size, row("uvo").where) == (False, "by hand", where)
+    with pytest.raises(
+        DataMissing, match=r"uvo has no archive to fetch \(missing: .*UVOv1\.0\): .*video2frames\.py.*https"
+    ):
+        download.download("uvo")
+    make_coco(where / "uvo_videos_sparse_frames", {1: "a/0.png"}, [], where / "FrameSet/UVO_frame_val.json")
+    with pytest.raises(DataMissing, match="uvo_videos_sparse_frames holds 1 of 7,356 files"):
+        download.download("uvo")
+    part = replace(SOURCES["uvo"].parts[0], counts=(("uvo_videos_sparse_frames", 1),))
+    monkeypatch.setitem(SOURCES, "uvo", replace(SOURCES["uvo"], parts=(part,)))
+    assert download.download("uvo") == [where]  # there already: nothing to do
+
+
 def test_an_unknown_name(tmp_path):
-    with pytest.raises(ParameterError, match=r"unknown dataset 'voc': choose one of voc07, .*, davis, scenes"):
+    with pytest.raises(ParameterError, match=r"unknown dataset 'voc': choose one of voc07, .*, davis, uvo, scenes"):
         download.download("voc", root=tmp_path)
 
 

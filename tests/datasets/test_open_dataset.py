@@ -36,10 +36,11 @@ def test_unknown_names_splits_and_options_are_refused_with_the_legal_ones(tmp_pa
 
 
 def test_every_dataset_has_a_description_and_splits():
-    assert set(DATASETS) == {"scenes", "folder", "voc07", "voc12", "coco20k", "coco"}
+    assert set(DATASETS) == {"scenes", "folder", "voc07", "voc12", "coco20k", "coco", "uvo"}
     assert all(entry.description and entry.splits for entry in DATASETS.values())
     assert "trainval_noh" in DATASETS["voc07"].splits
     assert "test_noh" in DATASETS["voc07"].splits
+    assert {"seg_val", "seg_train", "seg_trainval"} < set(DATASETS["voc12"].splits)
 
 
 def test_a_folder_of_photos(tmp_path):

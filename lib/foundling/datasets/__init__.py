@@ -17,6 +17,8 @@ from foundling.datasets.images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from foundling.datasets.images import first_readable as first_readable
 from foundling.datasets.images import list_images as list_images
 from foundling.datasets.images import read_image as read_image
+from foundling.datasets.uvo import SPLITS as UVO_SPLITS
+from foundling.datasets.uvo import open_uvo
 from foundling.datasets.videos import VIDEOS as VIDEOS
 from foundling.datasets.videos import open_videos as open_videos
 from foundling.datasets.voc import open_voc
@@ -40,7 +42,7 @@ def open_dataset(name: str, split: str | None = None, root: Root = None, **optio
     ``split`` defaults to the dataset's first. ``root`` is where the dataset lies, by default below the data folder
     (``foundling data`` prints where); for ``folder`` it is a path or several, for ``coco`` the image folder. Options:
     ``size`` and ``count`` for ``scenes``; ``annotations`` (a COCO instances JSON) for ``coco``; ``masks`` (also read
-    instance masks, default yes except in ``coco20k``) for ``scenes``, ``coco`` and ``coco20k``.
+    instance masks, default yes except in ``coco20k``) for ``scenes``, ``coco``, ``coco20k`` and ``uvo``.
 
     Raises :class:`ParameterError` for an unknown name, split or option, :class:`foundling.errors.DataMissing` if the
     files are not there, :class:`AnnotationError` if an annotation file cannot be read at all.
@@ -127,10 +129,11 @@ DATASETS: dict[str, Entry] = {
         _voc07,
     ),
     "voc12": Entry(
-        "PASCAL VOC 2012; *_noh: without difficult and truncated objects",
-        (*VOC_SPLITS, *(f"{split}_noh" for split in VOC_SPLITS)),
+        "PASCAL VOC 2012; *_noh: without difficult and truncated objects; seg_*: segmentation, with instance masks",
+        (*VOC_SPLITS, *(f"{split}_noh" for split in VOC_SPLITS), "seg_val", "seg_train", "seg_trainval"),
         _voc12,
     ),
     "coco20k": Entry("19,817 images of COCO train2014, the list of LOST", ("train",), _coco20k),
     "coco": Entry("any image folder with a COCO instances JSON", ("custom", *COCO_SPLITS), _coco),
+    "uvo": Entry("UVO-Sparse: frames of videos, every object annotated, no categories", UVO_SPLITS, open_uvo),
 }

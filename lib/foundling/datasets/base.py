@@ -1,6 +1,7 @@
 """What every dataset is once it has been opened: a named, ordered set of samples and what was wrong with its files."""
 
 import inspect
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from foundling.errors import FoundlingError, ParameterError
 from foundling.types import Sample, Video
 
 NAMES_SHOWN = 3  # how many names a line of Dataset.problems spells out
+Problems = defaultdict[str, list[str]]  # kind of problem -> what it happened to
 
 
 class AnnotationError(FoundlingError):

@@ -14,13 +14,12 @@ from pycocotools import mask as rle_codec
 from pycocotools.coco import COCO
 
 from foundling import paths
-from foundling.datasets.base import AnnotationError, Dataset, describe, files_present, tidy_boxes
+from foundling.datasets.base import AnnotationError, Dataset, Problems, describe, files_present, tidy_boxes
 from foundling.datasets.images import AnyPath, image_size
 from foundling.errors import DataMissing, ImageError
 from foundling.types import Sample, Target
 
 COCO20K_IDS = paths.RESOURCES / "coco20k.npz"
-Problems = defaultdict[str, list[str]]
 
 
 def open_coco(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from foundling import paths
-from foundling.datasets.base import VideoSet, describe
+from foundling.datasets.base import Problems, VideoSet, describe
 from foundling.datasets.images import AnyPath
 from foundling.datasets.index_masks import read_labels
 from foundling.errors import DataMissing, ImageError
@@ -16,7 +16,6 @@ from foundling.types import VOID, Video
 FRAMES, MASKS, LISTS = "JPEGImages/480p", "Annotations/480p", "ImageSets/2017"
 SPLITS = ("val", "train")
 FEWEST = 3  # frames: the first is given and the first and last are not scored
-Problems = defaultdict[str, list[str]]
 
 
 def open_davis(split: str = "val", root: AnyPath | None = None, name: str = "davis") -> VideoSet:

@@ -61,9 +61,8 @@ def _row(name: str, source: Source, root: Path) -> Expected:
     size = sum(archive.size for part in source.parts for archive in part.archives)
     note = "; ".join(([source.note] if source.note else []) + lacks)
     where = _place(source.parts[0], root)
-    return Expected(
-        name, where, not lacks, f"{size / GB:.1f} GB", f"foundling data {name}", source.licence, source.page, note
-    )
+    told = "by hand" if source.by_hand else f"{size / GB:.1f} GB"
+    return Expected(name, where, not lacks, told, f"foundling data {name}", source.licence, source.page, note)
 
 
 def _place(part: Part, root: Path) -> Path:
@@ -108,6 +107,9 @@ def download(name: str, root: AnyPath | None = None) -> list[Path]:
         raise ParameterError(f"unknown dataset {name!r}: choose one of {', '.join([*SOURCES, *MADE])}")
     parts = SOURCES[name].parts
     todo = [part for part in parts if _lack(part, root)]
+    if todo and (how := SOURCES[name].by_hand):
+        lacks = "; ".join(_lack(part, root) for part in todo)
+        raise DataMissing(f"{name} has no archive to fetch ({lacks}): {how}; page: {SOURCES[name].page}")
     for part in todo:
         if _place(part, root).exists():
             raise DataMissing(f"{_lack(part, root)}: move it away, then run again: foundling data {name}")

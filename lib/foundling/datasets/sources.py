@@ -33,12 +33,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as published; ``note`` says what else to know."""
+    """A dataset as published; ``note`` says what else to know, ``by_hand`` how to get what has no archive to fetch."""
 
     parts: tuple[Part, ...]
     page: str
     licence: str
     note: str = ""
+    by_hand: str = ""
 
 
 def voc_source(year: int, files: int, *archives: Archive) -> Source:
@@ -112,5 +113,15 @@ SOURCES: dict[str, Source] = {
         "https://davischallenge.org/davis2017/code.html",
         "no licence stated; for research, with citation",
         "DAVIS 2017 at 480p: 60 videos of train, 30 of val",
+    ),
+    "uvo": Source(
+        # the number of frames of val in the kit's README; the JSON of val is one of the files of FrameSet
+        (Part((), "", ("uvo/UVOv1.0", "uvo"), (("FrameSet", 1), ("uvo_videos_sparse_frames", 7_356))),),
+        "https://sites.google.com/view/unidentified-video-object/dataset",
+        "see its page; videos from Kinetics-400",
+        "UVO 1.0, FrameSet (UVO-Sparse)",
+        "from its page, put the folder UVOv1.0 (with FrameSet/UVO_frame_val.json) into uvo/ in the data folder, "
+        "unpack uvo_videos_sparse.zip (13 GB) beside them and run there: python UVOv1.0/video2frames.py --video_dir "
+        "uvo_videos_sparse --frames_dir UVOv1.0/uvo_videos_sparse_frames",
     ),
 }

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2007 and 2012 in the layout of the VOCdevkit: detection splits and their boxes."""
+"""PASCAL VOC 2007 and 2012 in the layout of the VOCdevkit: boxes of detection splits, masks of segmentation splits."""
 
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from foundling import paths
-from foundling.datasets.base import Dataset, describe, files_present, tidy_boxes
+from foundling.datasets.base import Dataset, Problems, describe, files_present, tidy_boxes
 from foundling.datasets.images import AnyPath, image_size
+from foundling.datasets.voc_masks import mask_target
 from foundling.errors import DataMissing, ImageError
 from foundling.types import Sample, Target
 
@@ -18,8 +19,7 @@ CATEGORIES = (
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 YEARS = (2007, 2012)
-NO_HARD = "_noh"
-Problems = defaultdict[str, list[str]]
+NO_HARD, MASKS = "_noh", "seg_"
 
 
 class Object(NamedTuple):
@@ -32,57 +32,75 @@ class Object(NamedTuple):
 
 
 def open_voc(year: int, split: str, root: AnyPath | None = None) -> Dataset:
-    """The images of a VOC detection split (``ImageSets/Main``), with the boxes of their ``object`` elements.
+    """The images of a VOC split (detection: ``ImageSets/Main``), with the boxes of their ``object`` elements.
 
     Boxes follow LOST: ``(xmin − 1, ymin − 1, xmax, ymax)``, which turns VOC's one-based inclusive pixels into
     half-open ones; boxes of ``part`` elements do not count. Difficult and truncated objects are kept and flagged; a
     split that ends in ``_noh`` drops both, and then the images left without any object (LOST, appendix B.1).
+
+    A split that begins with ``seg_`` is one of the segmentation task (``ImageSets/Segmentation``): its objects are the
+    instances of ``SegmentationObject``, with masks, and boxes around these; nothing is known there to be difficult or
+    truncated, and what is void in the masks is nobody's. All masks are read on opening, some 5 ms an image.
+
     ``root`` is ``VOC<year>`` itself, a ``VOCdevkit``, or a folder that holds either; by default ``voc`` in the data
     folder. Sample names are file names.
 
     Raises :class:`DataMissing` if the dataset, the split or every image is missing.
     """
-    home = find_voc(year, paths.data_dir() / "voc" if root is None else Path(root))
-    base = split.removesuffix(NO_HARD)
+    task = "Segmentation" if split.startswith(MASKS) else "Main"
+    home = find_voc(year, paths.data_dir() / "voc" if root is None else Path(root), task)
+    base = split.removesuffix(NO_HARD).removeprefix(MASKS)
     problems: Problems = defaultdict(list)
-    ids = _split_ids(home, base)
+    ids = _split_ids(home, task, base)
     here = files_present(home / "JPEGImages", [f"{i}.jpg" for i in ids])
     samples = []
     for i in ids:
         if f"{i}.jpg" not in here:
             problems["image missing on disk (dropped)"].append(f"{i}.jpg")
-        elif (target := _target(home, i, base != split, problems)) is not None:
+        elif (target := _read(home, i, split, problems)) is not None:
             samples.append(Sample(f"{i}.jpg", home / "JPEGImages" / f"{i}.jpg", int(i.replace("_", "")), target))
     if not samples:
-        raise DataMissing(f"{home}: none of the {len(ids)} images of split {split!r} is usable; {_hint(year)}")
+        reasons = "".join(f"\n  {line}" for line in describe(problems))
+        raise DataMissing(
+            f"{home}: none of the {len(ids)} images of split {split!r} is usable:{reasons}\n{_hint(year)}"
+        )
     category_ids = tuple(range(1, len(CATEGORIES) + 1))
     return Dataset(f"voc{year % 100:02}", split, tuple(samples), CATEGORIES, True, describe(problems), category_ids)
 
 
-def find_voc(year: int, root: Path) -> Path:
-    """The folder ``VOC<year>`` at or below ``root``; raises :class:`DataMissing` listing where it was looked for."""
+def find_voc(year: int, root: Path, task: str = "Main") -> Path:
+    """The folder ``VOC<year>`` at or below ``root`` with lists of ``task``.
+
+    Raises :class:`DataMissing`, saying where it was looked for.
+    """
     name = f"VOC{year}"
     # the last but one is where the code of LOST keeps it
     tried = [root / "VOCdevkit" / name, root / name, root / name / "VOCdevkit" / name, root]
     if root.name in {f"VOC{other}" for other in YEARS if other != year}:
         tried.remove(root)
     for folder in tried:
-        if (folder / "ImageSets" / "Main").is_dir() and (folder / "JPEGImages").is_dir():
+        if (folder / "ImageSets" / task).is_dir() and (folder / "JPEGImages").is_dir():
             return folder
     listed = "".join(f"\n  {folder}" for folder in tried)
-    raise DataMissing(f"{name} not found; looked for ImageSets/Main and JPEGImages in:{listed}\n{_hint(year)}")
+    raise DataMissing(f"{name} not found; looked for ImageSets/{task} and JPEGImages in:{listed}\n{_hint(year)}")
 
 
 def _hint(year: int) -> str:
     return f"get it with: foundling data voc{year % 100:02}, or give root=, the folder that holds VOC{year}"
 
 
-def _split_ids(home: Path, split: str) -> list[str]:
-    file = home / "ImageSets" / "Main" / f"{split}.txt"
+def _split_ids(home: Path, task: str, split: str) -> list[str]:
+    file = home / "ImageSets" / task / f"{split}.txt"
     if not file.is_file():
         present = sorted(other.stem for other in file.parent.glob("*.txt") if "_" not in other.stem)
         raise DataMissing(f"{file}: no such split file; present here: {', '.join(present) or 'none'}")
     return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+
+
+def _read(home: Path, image: str, split: str, problems: Problems) -> Target | None:
+    if split.startswith(MASKS):
+        return mask_target(home, image, len(CATEGORIES), problems)
+    return _target(home, image, split.endswith(NO_HARD), problems)
 
 
 def _target(home: Path, image: str, easy_only: bool, problems: Problems) -> Target | None:
