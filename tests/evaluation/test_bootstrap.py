@@ -5,6 +5,7 @@ import pytest
 
 from foundling.errors import FoundlingError
 from foundling.evaluation import mean_interval, paired_difference
+from foundling.evaluation.bootstrap import ratio_intervals
 
 
 def test_agrees_with_resampling_in_a_loop(rng):
@@ -93,3 +94,33 @@ def test_pairing_cancels_what_images_have_in_common(rng):
 def test_unequal_images_are_counted_in_the_message():
     with pytest.raises(FoundlingError, match="hits_a has 3, hits_b 2, counted 3"):
         paired_difference(np.zeros(3, dtype=bool), np.zeros(2, dtype=bool))
+
+
+def test_ratios_agree_with_resampling_in_a_loop(rng):
+    counts = rng.integers(0, 4, (60, 2)).astype(float)
+    sums = counts * rng.random((60, 2))
+    drawn = [rng.integers(0, 60, 60) for _ in range(20_000)]
+    for i, interval in enumerate(ratio_intervals(sums, counts)):
+        expected = np.percentile([sums[d, i].sum() / counts[d, i].sum() for d in drawn], [2.5, 97.5])
+        width = expected[1] - expected[0]
+        assert interval.value == pytest.approx(sums[:, i].sum() / counts[:, i].sum())
+        assert abs(interval.low - expected[0]) < 0.06 * width
+        assert abs(interval.high - expected[1]) < 0.06 * width
+
+
+def test_ratios_of_few_images(rng):
+    counts = np.array([[0.0, 2.0, 1.0], [0.0, 0.0, 3.0]])
+    empty, alone, both = ratio_intervals(counts / 2, counts)
+    assert empty == (None, None, None)
+    assert alone == (0.5, None, None)  # one image fills it
+    assert both == (0.5, 0.5, 0.5)
+    assert ratio_intervals(np.zeros((0, 1)), np.zeros((0, 1))) == [(None, None, None)]
+    with pytest.raises(FoundlingError, match="confidence is 95"):
+        ratio_intervals(counts, counts, confidence=95.0)
+
+
+def test_batches_do_not_change_ratios(rng, monkeypatch):
+    counts = rng.integers(0, 4, (30, 2)).astype(float)
+    whole = ratio_intervals(counts * 0.5 + 1, counts, resamples=100)
+    monkeypatch.setattr("foundling.evaluation.bootstrap._DRAWS", 30 * 7)
+    assert ratio_intervals(counts * 0.5 + 1, counts, resamples=100) == whole

@@ -1,5 +1,6 @@
 """Intervals that say how much a mean over images would move with other images of the same kind."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +60,50 @@ def mean_interval(
         rng=np.random.default_rng(seed),
     )
     return Interval(float(exact.mean()), float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))
+
+
+def ratio_intervals(
+    sums: Float[np.ndarray, "image column"],
+    counts: Float[np.ndarray, "image column"],
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Interval]:
+    """Each column's sum over images of ``sums`` by that of ``counts`` (0 or more), with its interval over images.
+
+    For means over things of which an image has several, or none: images are drawn, not things. All columns share the
+    draws, which makes them comparable; a draw without any of a column's things says nothing about that column. A
+    column that one image alone fills has no interval, and an empty one no value.
+
+    Raises :class:`ParameterError` for a ``confidence`` outside 0..1.
+    """
+    if not 0 < confidence < 1:
+        raise ParameterError(f"confidence is {confidence}: choose a share between 0 and 1, such as 0.95")
+    totals, filled = counts.sum(axis=0), (counts > 0).sum(axis=0)
+    ratios = np.full((resamples, sums.shape[1]), np.nan)
+    first = 0
+    for weights in image_draws(len(sums), resamples, seed) if len(sums) else ():
+        drawn = slice(first, first := first + len(weights))
+        below = weights @ counts
+        np.divide(weights @ sums, below, out=ratios[drawn], where=below > 0)
+    tail = 50 * (1 - confidence)
+    results = []
+    for i, total in enumerate(totals.tolist()):
+        value = float(sums[:, i].sum()) / total if total else None
+        ends = np.nanpercentile(ratios[:, i], [tail, 100 - tail]).tolist() if filled[i] > 1 else [None, None]
+        results.append(Interval(value, *ends))
+    return results
+
+
+def image_draws(images: int, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "draw image"]]:
+    """How often each image occurs in each of ``resamples`` draws with replacement, some draws at a time."""
+    rng = np.random.default_rng(seed)
+    batch = max(1, _DRAWS // images)
+    for first in range(0, resamples, batch):
+        draws = min(batch, resamples - first)
+        drawn = rng.integers(0, images, (draws, images)) + images * np.arange(draws)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
 
 
 def paired_difference(
