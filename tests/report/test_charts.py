@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from foundling.errors import FoundlingError
-from foundling.report.charts import bar_intervals, gap_histogram, line_with_band
+from foundling.report.charts import bar_intervals, gap_histogram, grouped_intervals, line_with_band, stacked_shares
 from foundling.report.style import subplots
 
 
@@ -54,6 +54,36 @@ def test_lines_and_bands(ax):
     assert len(ax.collections) == 1  # the second line has no band
     corners = ax.collections[0].get_paths()[0].vertices
     assert {(1.0, 36.0), (1.0, 40.0)} <= set(map(tuple, corners))
+
+
+def test_dots_of_groups_stand_side_by_side(ax):
+    series = {"odin": [(40, 35, 46), (None, None, None)], "mae": [(20, 18, 21), (7, None, None)]}
+    grouped_intervals(ax, ["1", "2"], series, published={"mae": [16.8, None]}, ylabel="recall", xlabel="instances")
+    dots = [c.lines[0] for c in ax.containers]
+    np.testing.assert_array_equal([d.get_ydata() for d in dots], [[40, np.nan], [20, 7]])
+    odin, mae = (d.get_xdata() for d in dots)
+    assert (odin < [0, 1]).all() and (mae > [0, 1]).all() and np.allclose(odin + mae, [0, 2])
+    spans = [c.lines[2][0].get_segments() for c in ax.containers]
+    assert [s[0][:, 1].tolist() for s in spans] == [[35, 46], [18, 21]]
+    assert spans[1][1][:, 1].tolist() == [7, 7]  # no interval
+    assert [(text.get_text(), text.xy[0]) for text in ax.texts] == [("n/a", odin[1])]
+    stroke = next(line for line in ax.lines if line.get_label() == "published")
+    np.testing.assert_array_equal(stroke.get_xydata(), [[mae[0], 16.8], [mae[1], np.nan]])
+    assert legend(ax) == ["odin", "mae", "published"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2"]
+    with pytest.raises(FoundlingError, match="2 groups but 1 values of 'a': give one a group"):
+        grouped_intervals(ax, ["1", "2"], {"a": [(1, 0, 2)]})
+
+
+def test_shares_are_stacked(ax):
+    shares = {"found": [60.0, 3.0, None], "missed": [40.0, 97.0, None]}
+    stacked_shares(ax, ["1", "2", "3"], shares, {"found": "#009E73", "missed": "#E3E3E3"}, title="net")
+    bars = [(bar.get_y(), bar.get_height()) for bar in ax.patches]
+    assert bars == [(0, 60), (0, 3), (0, 0), (60, 40), (3, 97), (0, 0)]
+    assert [text.get_text() for text in ax.texts] == ["60", "40", "97", "n/a"]  # 3 is too small to be written in
+    assert (ax.get_ylim(), ax.get_title(loc="left")) == ((0, 100), "net")
+    with pytest.raises(FoundlingError, match="3 groups but 1 shares of 'found': give one a group"):
+        stacked_shares(ax, ["1", "2", "3"], {"found": [1.0]}, {"found": "red"})
 
 
 def test_gaps_are_binned_and_ties_counted(ax):

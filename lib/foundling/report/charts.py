@@ -1,16 +1,18 @@
 """Charts of numbers. Each function draws data on an axis and returns the axis; a number that is missing says "n/a"."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 
 from foundling.errors import ParameterError
-from foundling.report.style import ACCENT, FILL, FOUND, INK, as_array, styled
+from foundling.report.style import ACCENT, FAINT, FILL, FOUND, INK, PALETTE, as_array, styled
 from foundling.report.tables import format_cell
 
 Numbers = Sequence[float | int | None] | np.ndarray
+Triple = Sequence[float | int | None]  # value, low, high
 
 
 @styled
@@ -86,6 +88,93 @@ def line_with_band(
     ax.grid(axis="y")
     if ax.get_legend_handles_labels()[0]:
         ax.legend()
+    return ax
+
+
+@styled
+def grouped_intervals(
+    ax: Axes,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[Triple]],
+    *,
+    published: Mapping[str, Numbers] | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str | None = None,
+) -> Axes:
+    """Dots with intervals side by side in each group, a colour for each of ``series``, and published values as strokes.
+
+    ``series``: name -> (value, low, high) for each group; a value of ``None`` says "n/a", ends of ``None`` draw no
+    interval. ``published``: the same names, or some of them -> numbers.
+    """
+    middle = np.arange(len(groups), dtype=np.float64)
+    step = 0.72 / max(len(series), 1)
+    for i, (name, triples) in enumerate(series.items()):
+        if len(triples) != len(groups):
+            raise ParameterError(f"{len(groups)} groups but {len(triples)} values of {name!r}: give one a group")
+        x = middle + (i - (len(series) - 1) / 2) * step
+        value, low, high = (_floats([triple[part] for triple in triples]) for part in range(3))
+        spread = np.stack([value - low, high - value]).clip(min=0)  # [2, group]
+        color = PALETTE[i % len(PALETTE)]
+        ax.errorbar(x, value, yerr=np.nan_to_num(spread), fmt="o", color=color, elinewidth=1.4, markersize=5,
+                    capsize=2.5, label=name, zorder=3)  # fmt: skip
+        for gone in x[np.isnan(value)]:
+            ax.annotate("n/a", (gone, 0), (0, 3), textcoords="offset points", ha="center", fontsize=7, color=color)
+        if published and name in published:
+            printed = _floats(published[name])
+            ax.plot(x, printed, "_", color=FOUND, markersize=12, markeredgewidth=2.4, zorder=2, label="published")
+    _axis(ax, xlabel, title)
+    ax.set_xticks(middle, labels=list(groups))
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylabel(ylabel)
+    ax.set_ylim(bottom=0)
+    ax.set_xlim(-0.55, len(groups) - 0.45)
+    for border in middle[1:] - 0.5:
+        ax.axvline(border, color=FAINT, linewidth=0.8, zorder=0)
+    ax.grid(axis="y")
+    handles, names = ax.get_legend_handles_labels()
+    named = dict(zip(names, handles, strict=True))  # "published" once
+    key = {name: named[name] for name in (*series, "published") if name in named}
+    ax.legend(key.values(), key, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(key), columnspacing=1.2,
+              handletextpad=0.3, borderaxespad=0.1)  # fmt: skip
+    return ax
+
+
+@styled
+def stacked_shares(
+    ax: Axes,
+    groups: Sequence[str],
+    shares: Mapping[str, Numbers],
+    colours: Mapping[str, str],
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str | None = None,
+) -> Axes:
+    """Upright bars, one a group, stacked from ``shares`` in percent: name -> one number a group, the first below.
+
+    Parts of 6 % and more have their number written in; a group whose shares are ``None`` says "n/a".
+    """
+    x, base = np.arange(len(groups)), np.zeros(len(groups))
+    for name, numbers in shares.items():
+        height = np.nan_to_num(_floats(numbers))
+        if len(height) != len(groups):
+            raise ParameterError(f"{len(groups)} groups but {len(height)} shares of {name!r}: give one a group")
+        ax.bar(x, height, 0.78, base, color=colours[name], label=name, edgecolor="white", linewidth=0.6)
+        red, green, blue = to_rgb(colours[name])
+        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
+        for at, low, part in zip(x.tolist(), base, height, strict=True):
+            if part >= 6:
+                ax.text(at, low + part / 2, f"{part:.0f}", ha="center", va="center", fontsize=8,
+                        color="white" if dark else INK)  # fmt: skip
+        base += height
+    for at in x[base == 0].tolist():
+        ax.annotate("n/a", (at, 0), (0, 3), textcoords="offset points", ha="center", color=INK)
+    _axis(ax, xlabel, title)
+    ax.set_xticks(x, labels=list(groups))
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylabel(ylabel)
+    ax.set_ylim(0, 100)
     return ax
 
 
