@@ -157,7 +157,7 @@ def _padded(batch: list[Prepared], grid: Grid, backbone: Backbone) -> Float[Tens
 
 def _forward(backbone: Backbone, pixels: Float[Tensor, "image 3 height width"], asked: _Asked) -> dict[str, Tensor]:
     """The facets as ordinary contiguous float32 tensors: copies, so that no view keeps a whole product alive."""
-    with torch.inference_mode(), _arithmetic(backbone.device, asked.precision):
+    with torch.inference_mode(), arithmetic(backbone.device, asked.precision):
         if backbone.family == "cnn":
             out = cnn_facets(backbone.network, pixels, asked.facets)
         else:
@@ -168,7 +168,7 @@ def _forward(backbone: Backbone, pixels: Float[Tensor, "image 3 height width"], 
 
 
 @contextlib.contextmanager
-def _arithmetic(device: torch.device, precision: str) -> Iterator[None]:
+def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
     """Autocast where asked for; and no TF32 convolutions, which PyTorch allows by default and DINO's code predates."""
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":
