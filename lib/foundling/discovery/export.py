@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 
 from foundling.types import ParameterError, Sample
@@ -48,11 +48,19 @@ def pixel_mask(
     ``seen`` is the height and width that the network saw, ``size`` that of the original image. A pixel belongs to the
     patch that its centre falls into.
     """
+    rows, columns = patches_of_pixels(patch_size, seen, size)
+    return mask[rows[:, None], columns]
+
+
+def patches_of_pixels(
+    patch_size: int, seen: Sequence[int], size: Sequence[int]
+) -> tuple[Int[np.ndarray, " height"], Int[np.ndarray, " width"]]:
+    """The patch row of each row of pixels, and the patch column of each column, as :func:`pixel_mask` has it."""
     rows, columns = (
         ((np.arange(original) + 0.5) * network / original // patch_size).astype(np.int64)
         for network, original in zip(seen, size, strict=True)
     )
-    return mask[rows[:, None], columns]
+    return rows, columns
 
 
 def coco_results(found: "Found", samples: Sequence[Sample], label: str) -> list[dict[str, Any]]:
