@@ -67,8 +67,9 @@ def show_parts(
     title: str | None = None,
     *,
     opacity: float = 0.8,
+    edge: float = 1.0,
 ) -> Axes:
-    """Cover an image, grey below, with masks [mask, h, w] of one colour each; all but pale ones are outlined in white.
+    """Cover an image, grey below, with masks [mask, h, w] of one colour each; all but pale ones have a white edge.
 
     The masks' cells (patches or pixels) are spread over the image; later masks lie above earlier ones, and cells of no
     mask show the image. ``title`` may hold formulas between ``$``.
@@ -82,7 +83,7 @@ def show_parts(
         tint[mask] = (*to_rgb(colour), opacity)
     ax.imshow(tint, extent=(0, width, height, 0), interpolation="nearest")
     strong = [i for i, colour in enumerate(colours) if colour not in PALE]
-    _outline(ax, masks[strong], "white", 1.0)
+    _outline(ax, masks[strong], "white", edge)
     if title is not None:
         ax.set_title(title)
     return ax
@@ -168,7 +169,7 @@ def candidate_sheet(
     for ax in axes[len(masks) :]:
         ax.set_axis_off()
     for ax, mask, title, stays in zip(axes, masks, titles, kept, strict=False):
-        show_parts(ax, image, mask[None], [KEPT if stays else DROPPED], opacity=0.85)
+        show_parts(ax, image, mask[None], [KEPT if stays else DROPPED], opacity=0.85, edge=0.3)
         ax.set_title(title, fontsize=8, color=KEPT if stays else INK, loc="center", pad=2)
     return fig
 
