@@ -25,7 +25,7 @@ demo: STUDY = demo
 demo: study ## run the demo study on embedded data and weights, and say where its report is
 
 study: $(READY) ## run a whole study, resuming where it stopped: make study STUDY=voc07 (CORES=2)
-	@$(RUN) snakemake --cores $(CORES) --rerun-incomplete --nolock --quiet host reason --config study=$(STUDY) $(ARGS)
+	@$(RUN) snakemake --cores $(CORES) --rerun-incomplete --keep-going --nolock --quiet host reason --config study=$(STUDY) $(ARGS)
 	@printf '\nReport: %s\n' "$(CURDIR)/reports/$(STUDY)/index.html"
 
 lab: $(READY) ## open the notebooks in JupyterLab

@@ -1,5 +1,6 @@
 # The notebooks of one or more studies as a graph:  snakemake --cores 2 --config study=demo   (or study=voc07,voc12)
-# Each notebook runs when its file, its parameters or the version of the library has changed, or its results are missing.
+# Each run of a notebook starts when its file, its parameters, the embedded weights it uses or the version of the library
+# has changed, or its results are missing. What --keep-going leaves out, the study's page lists as missing.
 import json
 import sys
 
@@ -7,8 +8,10 @@ from snakemake.exceptions import WorkflowError
 
 import foundling
 from foundling.errors import FoundlingError
+from foundling.needs import describe_missing, embedded_weights, missing
 from foundling.paths import NOTEBOOKS, REPORTS
-from foundling.studies import describe_missing, load_study, missing
+from foundling.report.page import write_report
+from foundling.studies import load_study
 
 try:
     STUDIES = [load_study(name) for name in str(config.get("study", "demo")).split(",")]
@@ -16,8 +19,15 @@ except FoundlingError as error:
     raise WorkflowError(str(error))
 
 
-def results(study, notebook):
-    return REPORTS / study.name / notebook
+def results(study, run):
+    folder = REPORTS / study.name / run.name
+    return [folder / name for name in ("notebook.ipynb", "notebook.html", "metrics.json")]
+
+
+def report(study):
+    swept = [notebook for notebook, points in study.swept().items() if points]
+    folder = REPORTS / study.name
+    return [folder / "index.html", *(folder / "tables" / f"{notebook}.csv" for notebook in swept)]
 
 
 onstart:
@@ -25,44 +35,54 @@ onstart:
         raise WorkflowError(problems)
 
 
+onerror:
+    for study in STUDIES:
+        if (REPORTS / study.name).is_dir():
+            try:
+                print("some runs are missing:", write_report(REPORTS / study.name, study.path))
+            except FoundlingError as error:
+                print(error, file=sys.stderr)
+
+
 rule all:
     default_target: True
     input:
-        [REPORTS / study.name / "index.html" for study in STUDIES],
+        [report(study) + [file for run in study.runs for file in results(study, run)] for study in STUDIES],
 
 
 for study in STUDIES:
-    for notebook, parameters in study.notebooks.items():
+    for run in study.runs:
 
         rule:
             name:
-                f"{study.name}_{notebook}"
+                f"{study.name}_{run.name}"
             input:
-                notebook=NOTEBOOKS / f"{notebook}.ipynb",
+                notebook=NOTEBOOKS / f"{run.notebook}.ipynb",
             output:
-                notebook=results(study, notebook) / "notebook.ipynb",
-                html=results(study, notebook) / "notebook.html",
-                metrics=results(study, notebook) / "metrics.json",
+                results(study, run),
             params:
                 python=sys.executable,
                 study=study.path,
-                parameters=json.dumps(parameters.model_dump(mode="json"), sort_keys=True),
+                point=run.point,
+                parameters=json.dumps(run.parameters.model_dump(mode="json"), sort_keys=True),
+                weights=json.dumps(embedded_weights(run.parameters), sort_keys=True),
                 version=foundling.__version__,
             threads: study.threads
             resources:
                 **study.resources,
             message:
-                f"{study.name}: {notebook}"
+                f"{study.name}: {run.name}"
             shell:
-                "{params.python:q} -m foundling.run {input.notebook:q} --study {params.study:q} --checked"
+                "{params.python:q} -m foundling.run {input.notebook:q} --study {params.study:q} --point {params.point:q}"
+                " --checked"
 
     rule:
         name:
             f"{study.name}_report"
         input:
-            [results(study, notebook) / "metrics.json" for notebook in study.notebooks],
+            [file for run in study.runs for file in results(study, run)],
         output:
-            REPORTS / study.name / "index.html",
+            report(study),
         params:
             python=sys.executable,
             folder=REPORTS / study.name,

@@ -8,19 +8,13 @@ import pytest
 
 from foundling import paths
 from foundling.errors import ParameterError
+from foundling.needs import Need, describe_missing, embedded_weights, missing
 from foundling.parameters import split_backbone
 from foundling.report.published import published
-from foundling.studies import (
-    Need,
-    describe_missing,
-    load_study,
-    missing,
-    parameters_given,
-    published_selectors,
-    study_names,
-)
+from foundling.studies import load_study, published_selectors, study_names
 
-TWO = "02_single_object_discovery"
+TWO, TEN = "02_single_object_discovery", "10_ablations"
+SWEEP = "title: A study\nnotebooks:\n  10_ablations: {limit: 3}\nsweep:\n  10_ablations:\n"
 GOOD = "title: A study\nnotebooks:\n  01_features: {limit: 3}\n"
 
 
@@ -40,18 +34,19 @@ def test_every_study_is_legal_down_to_the_names_in_registries(name):
 
     study = load_study(name)
     assert study.title
-    for notebook, parameters in study.notebooks.items():
-        check_names(parameters, f"{name}, {notebook}")
+    for run in study.runs:
+        check_names(run.parameters, f"{name}, {run.name}")
 
 
 def test_shared_parameters_reach_every_notebook_and_its_own_win(study_file):
     study = load_study(
         study_file("title: T\nshared: {limit: 5, seed: 7}\nnotebooks:\n  01_features: {limit: 3}\n  " + TWO + ":\n")
     )
-    one, two = study.notebooks["01_features"], study.notebooks[TWO]
+    one, two = (study.run(notebook).parameters for notebook in ("01_features", TWO))
     assert (one.limit, one.seed, two.limit, two.seed) == (3, 7, 5, 7)
     assert (one.study, study.name) == ("mine", "mine")
-    assert study.given == {"01_features": {"limit": 3, "seed": 7}, TWO: {"limit": 5, "seed": 7}}
+    assert [run.given for run in study.runs] == [{"limit": 3, "seed": 7}, {"limit": 5, "seed": 7}]
+    assert [run.name for run in study.runs] == ["01_features", TWO]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +65,21 @@ def test_shared_parameters_reach_every_notebook_and_its_own_win(study_file):
             "title: T\nnotebooks:\n  01_features: {limit: 3, blokcs: [1]}\n",
             "unknown parameter 'blokcs' (value [1])",
         ),
+        (SWEEP + "    {}\n", "sweep: 10_ablations: no axis: name one or more parameters, each with a list of values"),
+        (SWEEP + "    blokc: [-1]\n", "sweep: 10_ablations: unknown parameter 'blokc': did you mean 'block'?"),
+        (SWEEP + "    out: [a]\n", "sweep: 10_ablations: unknown parameter 'out'"),
+        (
+            SWEEP + "    block: -1\n",
+            "sweep.10_ablations.block = -1, of type int, is not legal: it should be a valid list",
+        ),
+        (SWEEP + "    block: []\n", "sweep: 10_ablations: block has no values: give it a list of one or more"),
+        (SWEEP + "    block: [-1, -2, -1]\n", "sweep: 10_ablations: block has -1 twice"),
+        (SWEEP + "    limit: [1, 2]\n", "sweep: 10_ablations: 'limit' has a value under notebooks, too: remove one"),
+        (
+            SWEEP + "    block: [-1]\n    bias: [true, no way]\n",
+            ", notebook 10_ablations: bias = 'no way', of type str, is not legal: it should be a valid boolean",
+        ),
+        (GOOD + "sweep:\n  10_ablations:\n    block: [-1]\n", "sweep: '10_ablations' is not among the notebooks"),
         ("title: T\nnotebooks:\n  01_features: {limit: yes}\n", "limit = True, of type bool, is not legal"),
         ("title: T\nnotebooks:\n  01_features: {limit: 1e2}\n", "limit = '1e2', of type str, is not legal"),
         ("title: T\nnotebooks:\n  01_features: {split: no}\n", "split = False, of type bool, is not legal"),
@@ -98,7 +108,7 @@ def test_merge_keys_of_yaml_work(study_file):
     study = load_study(
         study_file("title: T\nshared: &s {limit: 5}\nnotebooks:\n  01_features:\n    <<: *s\n    seed: 2\n")
     )
-    assert (study.notebooks["01_features"].limit, study.notebooks["01_features"].seed) == (5, 2)
+    assert study.run("01_features").given == {"limit": 5, "seed": 2}
 
 
 def test_an_unknown_study_suggests_the_nearest():
@@ -108,7 +118,45 @@ def test_an_unknown_study_suggests_the_nearest():
 
 def test_a_notebook_that_the_study_does_not_run_is_refused():
     with pytest.raises(ParameterError, match="the study 'voc07_noh' does not run '01_features'"):
-        parameters_given(load_study("voc07_noh"), "01_features")
+        load_study("voc07_noh").run("01_features")
+
+
+def test_a_sweep_is_one_run_for_every_combination_under_a_name_that_stays(study_file):
+    text = (
+        "title: T\nshared: {backbone: scenes_mae, seed: 7}\nnotebooks:\n  01_features:\n  10_ablations: {limit: 3}\n"
+        "sweep:\n  10_ablations: {backbone: [scenes_odin, scenes_mae], block: [-1, 2], bias: [true, false]}\n"
+    )
+    study = load_study(study_file(text))
+    assert study.run("01_features").name == "01_features"
+    runs = [run for run in study.runs if run.notebook == TEN]
+    assert [(r.parameters.backbone, r.parameters.block, r.parameters.bias) for r in runs] == [
+        (backbone, block, bias)
+        for backbone in ("scenes_odin", "scenes_mae")
+        for block in (-1, 2)
+        for bias in (True, False)
+    ]
+    assert all((r.parameters.seed, r.parameters.limit, r.parameters.study) == (7, 3, "mine") for r in runs)
+    assert runs[1].name == f"{TEN}/backbone-scenes_odin__block--1__bias-false"
+    assert runs[1].axes == {"backbone": "scenes_odin", "block": -1, "bias": False}
+    assert runs[1].given == {"seed": 7, "limit": 3, **runs[1].axes}
+    assert study.run(TEN, runs[1].point) is runs[1]
+    assert len(study.swept()[TEN]) == 8 and study.swept()["01_features"] == []
+    more = load_study(study_file(text.replace("[-1, 2]", "[-3, -1, 2]")))
+    assert {r.name for r in runs} < {r.name for r in more.runs}
+    with pytest.raises(ParameterError, match="'mine' runs '10_ablations' at 8 points, '' is none of them"):
+        study.run(TEN)
+    with pytest.raises(ParameterError, match="runs '01_features' once: leave out the point 'block--1'"):
+        study.run("01_features", "block--1")
+
+
+def test_a_run_names_the_embedded_weights_that_it_depends_on(study_file):
+    study = load_study(study_file("title: T\nnotebooks:\n  01_features: {compare_backbones: ['scenes_odin:random']}\n"))
+    ours = embedded_weights(study.run("01_features").parameters)
+    assert set(ours) == {"scenes_odin"} and len(ours["scenes_odin"]) == 64
+    voc = load_study("voc07").run("01_features").parameters
+    assert embedded_weights(voc) == {}
+    untrained = load_study(study_file("title: T\nnotebooks:\n  10_ablations: {weights: random}\n"))
+    assert embedded_weights(untrained.run(TEN).parameters) == {}
 
 
 def test_resources_are_those_of_the_file_and_no_others(study_file):
@@ -236,17 +284,24 @@ def expected_run(row):
 
 
 def runs(study):
-    """Everything the study's second notebook measures on whole datasets with published weights."""
-    p = study.notebooks.get(TWO)
-    if p is None or (p.limit, p.max_side, p.precision, p.weights) != (0, 0, "fp32", "pretrained"):
-        return set()
+    """Everything the study's notebooks on single objects measure on whole datasets with published weights."""
+    return {one for run in study.runs for one in measured(run.notebook, run.parameters)}
+
+
+def measured(notebook, p):
     from foundling.discovery import METHODS
+
+    if notebook not in (TWO, TEN) or (p.limit, p.max_side, p.precision, p.weights) != (0, 0, "fp32", "pretrained"):
+        return set()
 
     def complete(settings):
         given = dict(settings)
         name = given.pop("method")
         return frozenset({"method": name, **METHODS[name].defaults, **given}.items())
 
+    if notebook == TEN:
+        usual = (p.block, p.bias, p.norm) == (-1, True, "last")
+        return {(p.dataset, p.split, p.backbone, complete(settings)) for settings in p.served()[0].values() if usual}
     labels = {**p.methods, **p.sweep()}
     found = {(p.dataset, p.split, p.backbone, complete(settings)) for settings in labels.values()}
     further = [split_backbone(entry) for entry in p.compare_backbones]
@@ -305,7 +360,7 @@ def odin_numbers(study):
     """(table, metric, value) of every printed number that the study's notebook shows beside its own."""
     from foundling.report.beside_training import ablation_beside, overlap_beside, video_beside
 
-    p = study.notebooks.get(EIGHT)
+    p = next((run.parameters for run in study.runs if run.notebook == EIGHT), None)
     if p is None:
         return set()
     runs = p.runs()

@@ -16,10 +16,14 @@ from foundling.checking import check_model as check_model
 from foundling.checking import explain
 from foundling.checking import suggest as suggest
 from foundling.errors import ParameterError
+from foundling.parameters_ablations import Ablations
+from foundling.parameters_base import LABEL as LABEL
+from foundling.parameters_base import BackboneName as BackboneName
+from foundling.parameters_base import Parameters as Parameters
+from foundling.parameters_base import check_label
+from foundling.parameters_base import split_backbone as split_backbone
 from foundling.paths import ROOT
 
-BackboneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(:random)?$")]
-LABEL = r"^[a-z0-9][a-z0-9_]*$"
 # Label -> method and its settings, chosen on the first 150 scenes of single_train: those of LOST, TokenCut and DINO-seg
 # for the embedded network, those of the colours for themselves.
 METHODS: dict[str, dict[str, Any]] = {
@@ -43,44 +47,6 @@ CONTROLS = (
 )  # fmt: skip
 
 
-class Parameters(BaseModel):
-    """What every notebook takes; the part of a study file called ``shared`` may set only these."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    study: str = Field("lab", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the study")
-    out: str = Field("", description="folder for the results; empty: reports/<study>/<notebook>")
-    dataset: str = Field("scenes", description="name in foundling.datasets.DATASETS")
-    split: str = Field("", description="part of the dataset; empty: its default (scenes: single_val)")
-    root: str = Field("", description="folder of the images; empty: where `foundling data` puts them")
-    annotations: str = Field("", description="COCO instances file; only for the dataset coco")
-    size: int = Field(224, ge=96, le=512, description="side of a scene in pixels, 96 to 512; only for scenes")
-    limit: int = Field(100, ge=0, description="number of images, from the first; 0: all of them")
-    image: int = Field(0, ge=0, description="position in the dataset of the image that is looked at closely, from 0")
-    backbone: str = Field(
-        "scenes_odin", pattern=r"^[A-Za-z0-9_.-]+$", description="name in foundling.backbones.BACKBONES"
-    )
-    weights: str = Field("pretrained", min_length=1, description="pretrained, random, or the path of a checkpoint")
-    compare_backbones: list[BackboneName] = Field(
-        ["scenes_odin:random"], description="further backbones to set beside it; name:random means untrained"
-    )
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic of the network")
-    max_side: int = Field(0, ge=0, description="longest side in pixels, larger images are shrunk; 0: native size")
-    batch_size: int = Field(16, ge=1, le=4096, description="images the network sees at once, 1 to 4096")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of every random choice, 0 to 2**32 - 1")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Parameters":
-        if self.dataset == "folder" and not self.root:
-            raise ValueError("dataset 'folder' needs root: the folder that holds the images")
-        if self.dataset == "coco" and self.split in ("", "custom") and not (self.root and self.annotations):
-            raise ValueError("dataset 'coco' needs root (the images) and annotations (a COCO instances file)")
-        if self.annotations and self.dataset != "coco":
-            raise ValueError(f"annotations goes with the dataset 'coco', not with {self.dataset!r}")
-        return self
-
-
 class Features(Parameters):
     """01_features: what a patch feature is."""
 
@@ -101,7 +67,7 @@ class SingleObjectDiscovery(Parameters):
     @model_validator(mode="after")
     def _methods(self) -> "SingleObjectDiscovery":
         for label, settings in self.methods.items():
-            _check_label(label, settings)
+            check_label("methods", label, settings)
         served = {"dino_seg": {"method": "dino_seg"}, **self.methods}  # without attention it may be absent: check_names
         for label in DRAWN:
             if served.get(label, {}).get("method") != label:
@@ -175,6 +141,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     "01_features": Features,
     "02_single_object_discovery": SingleObjectDiscovery,
     "08_representation_learning": RepresentationLearning,
+    "10_ablations": Ablations,
 }
 
 
@@ -218,6 +185,8 @@ def check_names(parameters: Parameters, where: str) -> None:
         wrong += [] if wrong else _unserved(parameters)
     if isinstance(parameters, RepresentationLearning):
         wrong += _wrong_learning(parameters)
+    if isinstance(parameters, Ablations):
+        wrong += _wrong_ablations(parameters)
     if wrong:
         raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
 
@@ -247,19 +216,6 @@ def from_root(path: str) -> Path | None:
     return ROOT / Path(path).expanduser() if path else None
 
 
-def split_backbone(name: str) -> tuple[str, str]:
-    """An entry of ``compare_backbones`` as (registry name, weights): ``"x:random"`` -> ``("x", "random")``."""
-    base, _, weights = name.partition(":")
-    return base, weights or "pretrained"
-
-
-def _check_label(label: str, settings: Mapping[str, Any]) -> None:
-    if not re.match(LABEL, label):
-        raise ValueError(f"methods: label {label!r} may hold lower-case letters, digits and _ only (it names a metric)")
-    if not isinstance(settings.get("method"), str):
-        raise ValueError(f"methods.{label} needs 'method': the name of a discovery method, such as 'lost'")
-
-
 def _needed(label: str) -> str:
     return f"methods needs the label {label!r} with 'method': {label!r}: the notebook draws it"
 
@@ -283,6 +239,25 @@ def _unserved(parameters: SingleObjectDiscovery) -> list[str]:
                 f"methods.{label} reads {', '.join(lacking)}, which the backbone {backbone!r} does not have "
                 f"(it has {', '.join(facets)}): {remedy}, or choose another backbone"
             )
+    return wrong
+
+
+def _wrong_ablations(parameters: Ablations) -> list[str]:
+    """Settings of the grids that are wrong, what a CNN does not have, and grids that this network serves nothing of."""
+    from foundling.backbones import BACKBONES
+
+    wrong = [
+        line for label, settings in parameters.variants().items() for line in _wrong_settings(label, settings, "grids")
+    ]
+    if wrong or parameters.backbone not in BACKBONES:
+        return wrong
+    if BACKBONES[parameters.backbone].family == "cnn" and (not parameters.bias or parameters.norm != "last"):
+        wrong.append(
+            f"bias and norm: {parameters.backbone} is a CNN, which has neither: leave bias true and norm 'last'"
+        )
+    if not parameters.served()[0]:
+        facets = ", ".join(BACKBONES[parameters.backbone].facets)
+        wrong.append(f"grids: not one variant reads what {parameters.backbone} has ({facets}): give other settings")
     return wrong
 
 
@@ -310,7 +285,7 @@ def _wrong_learning(parameters: RepresentationLearning) -> list[str]:
     return wrong
 
 
-def _wrong_settings(label: str, settings: Mapping[str, Any]) -> list[str]:
+def _wrong_settings(label: str, settings: Mapping[str, Any], where: str = "methods") -> list[str]:
     """What is wrong with the settings of one label: types by its method's signature, then values by the method."""
     from foundling.discovery import METHODS as registry
     from foundling.discovery import resolve_method
@@ -318,15 +293,15 @@ def _wrong_settings(label: str, settings: Mapping[str, Any]) -> list[str]:
     given = {"method": label, **settings}
     name = given.pop("method")
     if name not in registry:
-        return [f"methods.{label}: unknown method {name!r}{suggest(name, registry)}"]
+        return [f"{where}.{label}: unknown method {name!r}{suggest(name, registry)}"]
     model = _settings_model(name, registry[name].run)
     try:
         checked = model.model_validate(given).model_dump(exclude_unset=True)
         resolve_method(label, {"method": name, **checked})
     except ValidationError as error:
-        return [f"methods.{label}: {line}" for line in explain(error, model)]
+        return [f"{where}.{label}: {line}" for line in explain(error, model)]
     except ParameterError as error:
-        return [f"methods.{label}: {error}"]
+        return [f"{where}.{label}: {error}"]
     return []
 
 

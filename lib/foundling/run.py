@@ -130,14 +130,18 @@ class Run:
     def published(self, settings: Mapping[str, Any], backbone: str | None = None) -> float | None:
         """The CorLoc a paper prints for a method's ``settings``, if this run repeats the paper's conditions.
 
-        Those are all images, at native size, in fp32, with published weights; ``backbone`` (``name:random`` is none)
-        defaults to the run's own. Otherwise, and where no paper has the setting, ``None``.
+        Those are all images, at native size, in fp32, with published weights, and the last block as the network has it;
+        ``backbone`` (``name:random`` is none) defaults to the run's own. Otherwise, and where no paper has the setting,
+        ``None``.
         """
         from foundling.report.beside import published_corloc
 
         given = self.parameters
         name, weights = split_backbone(backbone) if backbone else (given.backbone, given.weights)
         if weights != "pretrained" or given.limit or given.max_side or given.precision != "fp32":
+            return None
+        taken = {"block": -1, "bias": True, "norm": "last"}  # from the network, in the papers
+        if any(getattr(given, name, usual) != usual for name, usual in taken.items()):
             return None
         return published_corloc(given.dataset, given.split, name, settings)
 
@@ -262,19 +266,26 @@ def _shown(path: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m foundling.run NOTEBOOK --study STUDY [--set NAME=VALUE …]``: returns the exit code."""
+    """``python -m foundling.run NOTEBOOK --study STUDY [--point POINT] [--set NAME=VALUE …]``: returns the code."""
     from foundling.execution import CellFailed, notebook_path, run_notebook
-    from foundling.studies import load_study, parameters_given
+    from foundling.studies import load_study
 
     parser = argparse.ArgumentParser(prog="python -m foundling.run", description="Run one notebook of a study.")
     parser.add_argument("notebook", help="name (01_features) or path of the notebook")
     parser.add_argument("--study", default="demo", help="name of a file in studies/, or a path (default: demo)")
+    parser.add_argument("--point", default="", help="which run of a sweep: its name, such as block--1__bias-true")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a parameter (YAML)")
     parser.add_argument("--checked", action="store_true", help="names in registries were checked (the Snakefile does)")
     options = parser.parse_args(arguments)
     try:
         path, study = notebook_path(options.notebook), load_study(options.study)
-        given = {**parameters_given(study, path.stem), "study": study.name, **read_settings(options.set)}
+        run = study.run(path.stem, options.point)
+        given = {
+            **run.given,
+            "study": study.name,
+            **({"out": str(REPORTS / study.name / run.name)} if run.point else {}),
+        }
+        given |= read_settings(options.set)
         folder = run_notebook(path, given, f"study {study.name}", names=not options.checked)
     except CellFailed as error:
         print(error, file=sys.stderr)

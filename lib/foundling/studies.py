@@ -1,4 +1,4 @@
-"""Study files: which notebooks run with which parameters, what they need, and which published numbers they regenerate.
+"""Study files: which notebooks run with which parameters, and which published numbers they regenerate.
 
 A study file (``studies/<name>.yaml``)::
 
@@ -10,12 +10,15 @@ A study file (``studies/<name>.yaml``)::
     notebooks:
       02_single_object_discovery:  # parameters of this one
         limit: 0
+    sweep:                         # every combination of these values is one run of that notebook
+      02_single_object_discovery:
+        backbone: [dino_vits16, dino_vitb16]
+        max_side: [0, 480]
     published:                     # selectors into the published results: column -> value
       - {paper: lost, table: Table 1, method: LOST, eval_set: VOC07_trainval}
     resources: {threads: 2, mem_mb: 8000, runtime: 240, gpu: 1}  # of each notebook; minutes; for clusters
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +27,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from foundling import paths
-from foundling.errors import FoundlingError, ParameterError
-from foundling.parameters import (
-    NOTEBOOKS,
-    Parameters,
-    RepresentationLearning,
-    check_model,
-    check_names,
-    dataset_options,
-    from_root,
-    split_backbone,
-    suggest,
-    validate,
-)
+from foundling.combinations import combinations, point_name
+from foundling.errors import ParameterError
+from foundling.parameters import NOTEBOOKS, Parameters, check_model, model_of, suggest, validate
 
 SET_BY_THE_RUN = ("study", "out")
 
@@ -61,34 +54,64 @@ class StudyFile(BaseModel):
     description: str = ""
     shared: dict[str, Any] = {}
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
+    sweep: dict[str, dict[str, list[Any]]] = {}
     published: list[dict[str, str]] = []
     resources: Resources = Resources.model_validate({})
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study file that has been read and checked.
+class PlannedRun:
+    """One run of a notebook: ``given`` holds the parameters that the file sets, ``parameters`` all of them, as checked.
 
-    ``given`` holds, for each notebook, the parameters that the file sets; ``notebooks`` all of them, as checked.
+    In a sweep ``point`` names the run among those of its notebook, and ``axes`` holds the values that it stands for;
+    both are empty where a notebook runs once.
     """
+
+    notebook: str
+    point: str
+    axes: dict[str, Any]
+    given: dict[str, Any]
+    parameters: Parameters
+
+    @property
+    def name(self) -> str:
+        """The folder of its results under ``reports/<study>``."""
+        return f"{self.notebook}/{self.point}" if self.point else self.notebook
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file that has been read and checked; ``runs`` are in the order of the file."""
 
     name: str
     path: Path
     title: str
     description: str
-    notebooks: dict[str, Parameters]
-    given: dict[str, dict[str, Any]]
+    runs: list[PlannedRun]
     published: list[dict[str, str]]
     threads: int
     resources: dict[str, int]
 
+    def run(self, notebook: str, point: str = "") -> PlannedRun:
+        """The run of ``notebook``, at ``point`` if it is swept; raises :class:`ParameterError` for any other."""
+        runs = {run.point: run for run in self.runs if run.notebook == notebook}
+        if not runs:
+            raise ParameterError(f"the study {self.name!r} does not run {notebook!r}{suggest(notebook, self.swept())}")
+        if point not in runs:
+            if "" in runs:
+                raise ParameterError(f"the study {self.name!r} runs {notebook!r} once: leave out the point {point!r}")
+            raise ParameterError(
+                f"the study {self.name!r} runs {notebook!r} at {len(runs)} points, {point!r} is none of them"
+                f"{suggest(point, runs)}"
+            )
+        return runs[point]
 
-@dataclass(frozen=True)
-class Need:
-    """Something a study needs that is not there, and the command or step that brings it."""
-
-    what: str
-    remedy: str
+    def swept(self) -> dict[str, list[PlannedRun]]:
+        """The notebooks and the points of each; none for a notebook that runs once."""
+        points: dict[str, list[PlannedRun]] = {run.notebook: [] for run in self.runs}
+        for run in self.runs:
+            points[run.notebook] += [run] if run.point else []
+        return points
 
 
 class _Loader(yaml.SafeLoader):
@@ -122,7 +145,10 @@ def load_study(name: str | Path) -> Study:
     path = _study_path(name)
     where = str(path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path)
     file: StudyFile = check_model(StudyFile, read_mapping(path, where, "study", StudyFile), where)
-    given = {notebook: _given(file, notebook, where) for notebook in file.notebooks}
+    for notebook in file.sweep:
+        if notebook not in file.notebooks:
+            raise ParameterError(f"{where}: sweep: {notebook!r} is not among the notebooks: add it there")
+    runs = [run for notebook in file.notebooks for run in _runs(file, notebook, path.stem, where)]
     _check_published(file.published, where)
     resources = file.resources.model_dump(exclude={"threads"}, exclude_none=True)
     return Study(
@@ -130,57 +156,16 @@ def load_study(name: str | Path) -> Study:
         path=path,
         title=file.title,
         description=file.description.strip(),
-        notebooks={
-            notebook: validate(notebook, {**values, "study": path.stem}, where) for notebook, values in given.items()
-        },
-        given=given,
+        runs=runs,
         published=file.published,
         threads=file.resources.threads,
         resources=resources,
     )
 
 
-def parameters_given(study: Study, notebook: str) -> dict[str, Any]:
-    """What the study sets for ``notebook``; raises :class:`ParameterError` if it does not run that notebook."""
-    if notebook not in study.given:
-        raise ParameterError(f"the study {study.name!r} does not run {notebook!r}{suggest(notebook, study.given)}")
-    return study.given[notebook]
-
-
 def published_selectors() -> dict[str, list[dict[str, str]]]:
     """The ``published`` part of every study file, by study."""
     return {name: load_study(name).published for name in study_names()}
-
-
-def missing(study: Study) -> list[Need]:
-    """Everything that keeps the study from starting: names that no registry holds, absent data, weights and packages.
-
-    Opens the datasets (their images are not read) and imports torch.
-    """
-    needs: list[Need] = []
-    for notebook, parameters in study.notebooks.items():
-        try:
-            check_names(parameters, notebook)
-        except ParameterError as error:
-            needs += [
-                Need(line, f"correct {study.path.name}, or do what the line says") for line in str(error).splitlines()
-            ]
-        if not (paths.NOTEBOOKS / f"{notebook}.ipynb").is_file():
-            needs.append(Need(f"the notebook {notebook}.ipynb", f"restore it in {paths.NOTEBOOKS}"))
-        needs += [*_missing_data(parameters), *_missing_weights(parameters)]
-        if isinstance(parameters, RepresentationLearning):
-            needs += [*_missing_videos(parameters), *_missing_training_images(parameters)]
-    return list(dict.fromkeys(needs))
-
-
-def describe_missing(studies: Mapping[str, list[Need]]) -> str:
-    """The message about everything that is missing, by study; empty if nothing is."""
-    lines = []
-    for name, needs in studies.items():
-        if needs:
-            lines += [f"The study {name!r} cannot start yet; it needs:"]
-            lines += [f"  - {need.what}\n      {need.remedy}" for need in needs]
-    return "\n".join(lines)
 
 
 def _study_path(name: str | Path) -> Path:
@@ -225,6 +210,27 @@ def _given(file: StudyFile, notebook: str, where: str) -> dict[str, Any]:
     return values
 
 
+def _runs(file: StudyFile, notebook: str, study: str, where: str) -> list[PlannedRun]:
+    """The run of a notebook, or one for each point of its sweep, whose values win over shared ones."""
+    given, axes = _given(file, notebook, where), file.sweep.get(notebook)
+    if axes is None:
+        return [PlannedRun(notebook, "", {}, given, validate(notebook, {**given, "study": study}, where))]
+    there = f"{where}: sweep: {notebook}"
+    if not axes:
+        raise ParameterError(f"{there}: no axis: name one or more parameters, each with a list of values")
+    for axis in axes:
+        if axis not in (fields := [name for name in model_of(notebook).model_fields if name not in SET_BY_THE_RUN]):
+            raise ParameterError(f"{there}: unknown parameter {axis!r}{suggest(axis, fields)}")
+        if axis in (file.notebooks[notebook] or {}):
+            raise ParameterError(f"{there}: {axis!r} has a value under notebooks, too: remove one of the two")
+    runs = []
+    for values in combinations(axes, there):
+        point, here = point_name(values), {**given, **values}
+        checked = validate(notebook, {**here, "study": study}, f"{there}: {point}")
+        runs.append(PlannedRun(notebook, point, values, here, checked))
+    return runs
+
+
 def _check_published(selectors: list[dict[str, str]], where: str) -> None:
     from foundling.report.published import published
 
@@ -235,63 +241,3 @@ def _check_published(selectors: list[dict[str, str]], where: str) -> None:
             raise ParameterError(f"{where}: published: {error}") from None
         if not rows or not selector:
             raise ParameterError(f"{where}: published: no published number matches {selector}")
-
-
-def _missing_data(parameters: Parameters) -> list[Need]:
-    from foundling.datasets import DATASETS, open_dataset
-
-    if parameters.dataset not in DATASETS:  # told by check_names
-        return []
-    try:
-        dataset = open_dataset(parameters.dataset, **dataset_options(parameters))
-    except FoundlingError as error:
-        remedy = "put the images there" if parameters.root else f"foundling data {parameters.dataset}"
-        return [Need(f"the dataset {parameters.dataset!r}: {' '.join(str(error).split())}", remedy)]
-    if not len(dataset):
-        return [Need(f"images: the dataset {parameters.dataset!r} is empty", "check root and split")]
-    return []
-
-
-def _missing_videos(parameters: RepresentationLearning) -> list[Need]:
-    from foundling.datasets import VIDEOS, open_videos
-
-    if parameters.videos in ("", "scenes_video") or parameters.videos not in VIDEOS:  # made on first use; told before
-        return []
-    try:
-        open_videos(parameters.videos, root=from_root(parameters.video_root))
-    except FoundlingError as error:
-        remedy = "put the videos there" if parameters.video_root else f"foundling data {parameters.videos}"
-        return [Need(f"the videos {parameters.videos!r}: {' '.join(str(error).split())}", remedy)]
-    return []
-
-
-def _missing_training_images(parameters: RepresentationLearning) -> list[Need]:
-    from foundling.datasets import DATASETS, open_dataset
-
-    needs = []
-    for label, settings in parameters.runs().items():
-        if settings.dataset == "scenes" or settings.dataset not in DATASETS:  # drawn on first use; told by check_names
-            continue
-        try:
-            open_dataset(settings.dataset, split=settings.split or None, root=from_root(settings.root))
-        except FoundlingError as error:
-            remedy = "put the images there" if settings.root else f"foundling data {settings.dataset}"
-            needs.append(Need(f"the training images of {label}: {' '.join(str(error).split())}", remedy))
-    return needs
-
-
-def _missing_weights(parameters: Parameters) -> list[Need]:
-    from foundling.backbones.weights import expected_weights
-
-    rows = {row["name"]: row for row in expected_weights()}
-    wanted = [(parameters.backbone, parameters.weights), *map(split_backbone, parameters.compare_backbones)]
-    needs = []
-    for name, weights in wanted:
-        if (row := rows.get(name)) is None:  # told by check_names
-            continue
-        if weights == "pretrained" and not row["present"]:
-            gated = "; the repository is gated" if row["gated"] else ""
-            needs.append(Need(f"the weights of {name} at {row['where']}{gated}", str(row["command"])))
-        elif weights not in ("pretrained", "random") and not (paths.ROOT / Path(weights).expanduser()).is_file():
-            needs.append(Need(f"the checkpoint {weights}", "put it there, or change the parameter weights"))
-    return needs

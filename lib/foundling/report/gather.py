@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from PIL import Image, UnidentifiedImageError
 
+from foundling.report.figures_sweeps import axis_text
+from foundling.report.sweeps import write_sweep
 from foundling.report.tables import CAPTIONS, MISSING, format_cell, read_table
 
 _NUMBER = re.compile(r"[-+−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?( ?%| s)?( \[[^\]]*\])?")
@@ -40,6 +42,41 @@ def gather_run(folder: Path) -> dict[str, Any]:
         "commit": _commit(provenance),
         "device": provenance.get("device"),
         "stamp": _stamp(provenance),
+        "problems": problems,
+    }
+
+
+def gather_sweep(study_dir: Path, notebook: str, axes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """A swept notebook, ready for the template: its table and figures, written anew, and each point with its state."""
+    points = write_sweep(study_dir, notebook, axes)
+    problems: list[str] = []
+    missing = [point.name for point in points if point.problem]
+    if missing:
+        problems.append(
+            f"{len(missing)} of {len(points)} points are missing: `make study STUDY={study_dir.name}` tries them again."
+        )
+    provenances = [
+        _read_json(study_dir / notebook / point.name / "provenance.json", problems)
+        for point in points
+        if not point.problem
+    ]
+    return {
+        "anchor": notebook,
+        "label": run_label(notebook),
+        "tables": _tables(study_dir / "tables", problems, notebook),
+        "figures": _figures(study_dir / "figures", problems, notebook),
+        "points": [
+            {
+                "name": ", ".join(f"{name} {axis_text(value)}" for name, value in point.axes.items()),
+                "link": quote(f"{notebook}/{point.name}/notebook.html") if point.page else None,
+                "problem": point.problem,
+            }
+            for point in points
+        ],
+        "count": len(points),
+        "stamp": " · ".join(dict.fromkeys(part for p in provenances for part in _stamp(p).split(" · "))),
+        "commits": [_commit(provenance) for provenance in provenances],
+        "devices": [str(provenance["device"]) for provenance in provenances if provenance.get("device")],
         "problems": problems,
     }
 
@@ -107,10 +144,10 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
     return {"caption": caption, "header": list(header), "rows": list(rows), "numeric": numeric}
 
 
-def _tables(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _tables(folder: Path, problems: list[str], begins: str = "") -> list[dict[str, Any]]:
     tables = []
-    captions = _captions(folder, problems)
-    for path in _ordered(folder, "*.csv", captions, problems):
+    captions = _captions(folder, problems, begins)
+    for path in _ordered(folder, f"{begins}*.csv", captions, problems):
         try:
             header, rows = read_table(path)
         except (ValueError, UnicodeDecodeError) as error:
@@ -123,10 +160,10 @@ def _tables(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
     return tables
 
 
-def _figures(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _figures(folder: Path, problems: list[str], begins: str = "") -> list[dict[str, Any]]:
     figures = []
-    captions = _captions(folder, problems)
-    for path in _ordered(folder, "*.png", captions, problems):
+    captions = _captions(folder, problems, begins)
+    for path in _ordered(folder, f"{begins}*.png", captions, problems):
         content = path.read_bytes()
         try:
             with Image.open(io.BytesIO(content)) as image:
@@ -140,9 +177,10 @@ def _figures(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
     return figures
 
 
-def _captions(folder: Path, problems: list[str]) -> dict[str, str]:
+def _captions(folder: Path, problems: list[str], begins: str) -> dict[str, str]:
     listed = folder / CAPTIONS
-    return _parsed(listed, problems, "captions are missing below") if listed.is_file() else {}
+    captions = _parsed(listed, problems, "captions are missing below") if listed.is_file() else {}
+    return {name: caption for name, caption in captions.items() if name.startswith(begins)}
 
 
 def _ordered(folder: Path, pattern: str, captions: Mapping[str, str], problems: list[str]) -> list[Path]:

@@ -15,7 +15,7 @@ import yaml
 from foundling.errors import DataMissing, FoundlingError, ParameterError
 from foundling.files import write_bytes
 from foundling.paths import STUDIES
-from foundling.report.gather import gather_run, mapping, metric_table
+from foundling.report.gather import gather_run, gather_sweep, mapping, metric_table
 from foundling.report.render import render
 
 _RUN_FOLDER = re.compile(r"\d\d_\w+")
@@ -25,9 +25,10 @@ def write_report(study_dir: Path, study_file: Path | None = None) -> Path:
     """Gather the runs of ``study_dir`` (``reports/<study>``) into its ``index.html`` and return that path.
 
     Each run folder ``<NN_name>`` gives its ``metrics.json``, tables, figures (embedded), notebook page (linked) and
-    ``provenance.json``. Title, description and the notebooks to expect come from ``study_file`` (default:
-    ``studies/<study>.yaml`` where it exists). What a run lacks, or wrote unreadably, is said in its section. The page
-    is a function of these files alone.
+    ``provenance.json``; the runs of a sweep are gathered into one table and figure, on top, with a link to each. Title,
+    description and the notebooks and sweeps to expect come from ``study_file`` (default: ``studies/<study>.yaml``
+    where it exists). What a run lacks, or wrote unreadably, is said in its section. The page is a function of these
+    files alone.
 
     Raises :class:`DataMissing` where there is no run at all, :class:`ParameterError` for an unreadable study file.
     """
@@ -40,17 +41,20 @@ def write_report(study_dir: Path, study_file: Path | None = None) -> Path:
     source = study_file or STUDIES / f"{study_dir.name}.yaml"
     text = source.read_text(encoding="utf-8") if source.is_file() else ""
     study = _study(text, source)
-    runs = [gather_run(folder) for folder in folders]
+    sweep = {str(name): axes for name, axes in mapping(study.get("sweep")).items() if isinstance(axes, dict)}
+    sweeps = [gather_sweep(study_dir, name, axes) for name, axes in sweep.items() if (study_dir / name).is_dir()]
+    runs = [gather_run(folder) for folder in folders if folder.name not in sweep]
     absent = [name for name in study.get("notebooks") or () if not (study_dir / str(name)).is_dir()]
     page = render(
         "study.html",
         study=study_dir.name,
         title=study.get("title") or f"Study {study_dir.name}",
         description=study.get("description") or "",
-        facts=_facts(runs),
+        facts=_facts(runs, sweeps),
         problems=[f"{name} has not been run: `make study STUDY={study_dir.name}` runs it." for name in absent],
         summary=_summary(runs),
         runs=runs,
+        sweeps=sweeps,
         study_file=source.name,
         study_text=text,
     )
@@ -68,12 +72,14 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return metric_table(rows)
 
 
-def _facts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _facts(runs: Sequence[Mapping[str, Any]], sweeps: Sequence[Mapping[str, Any]]) -> list[str]:
     """What holds for the whole study: its size, and the commits and devices it ran on."""
-    commits = dict.fromkeys(run["commit"] for run in runs if run["provenance"])
-    devices = dict.fromkeys(str(run["device"]) for run in runs if run["device"])
-    count = f"{len(runs)} notebook{'' if len(runs) == 1 else 's'}"
-    return [count, *(f"commit {c}" for c in commits), *devices]
+    commits = [run["commit"] for run in runs if run["provenance"]] + [c for sweep in sweeps for c in sweep["commits"]]
+    devices = [str(run["device"]) for run in runs if run["device"]] + [d for sweep in sweeps for d in sweep["devices"]]
+    notebooks = len(runs) + len(sweeps)
+    count = f"{notebooks} notebook{'' if notebooks == 1 else 's'}"
+    points = [f"{sum(sweep['count'] for sweep in sweeps)} points of a sweep"] if sweeps else []
+    return [count, *points, *(f"commit {c}" for c in dict.fromkeys(commits)), *dict.fromkeys(devices)]
 
 
 def _study(text: str, source: Path) -> dict[str, Any]:

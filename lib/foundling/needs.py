@@ -1,0 +1,129 @@
+"""What keeps a study from starting: names that no registry holds, absent data, weights and packages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from foundling import paths
+from foundling.errors import FoundlingError, ParameterError
+from foundling.parameters import (
+    Parameters,
+    RepresentationLearning,
+    check_names,
+    dataset_options,
+    from_root,
+)
+from foundling.studies import Study
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something a study needs that is not there, and the command or step that brings it."""
+
+    what: str
+    remedy: str
+
+
+def missing(study: Study) -> list[Need]:
+    """Everything that keeps the study from starting: names that no registry holds, absent data, weights and packages.
+
+    Opens the datasets (their images are not read) and imports torch.
+    """
+    needs: list[Need] = []
+    opened: dict[str, list[Need]] = {}  # the runs of a sweep mostly share a dataset
+    for run in study.runs:
+        parameters = run.parameters
+        try:
+            check_names(parameters, run.name)
+        except ParameterError as error:
+            needs += [
+                Need(line, f"correct {study.path.name}, or do what the line says") for line in str(error).splitlines()
+            ]
+        if not (paths.NOTEBOOKS / f"{run.notebook}.ipynb").is_file():
+            needs.append(Need(f"the notebook {run.notebook}.ipynb", f"restore it in {paths.NOTEBOOKS}"))
+        dataset = repr((parameters.dataset, dataset_options(parameters)))
+        if dataset not in opened:
+            opened[dataset] = _missing_data(parameters)
+        needs += [*opened[dataset], *_missing_weights(parameters)]
+        if isinstance(parameters, RepresentationLearning):
+            needs += [*_missing_videos(parameters), *_missing_training_images(parameters)]
+    return list(dict.fromkeys(needs))
+
+
+def describe_missing(studies: Mapping[str, list[Need]]) -> str:
+    """The message about everything that is missing, by study; empty if nothing is."""
+    lines = []
+    for name, needs in studies.items():
+        if needs:
+            lines += [f"The study {name!r} cannot start yet; it needs:"]
+            lines += [f"  - {need.what}\n      {need.remedy}" for need in needs]
+    return "\n".join(lines)
+
+
+def embedded_weights(parameters: Parameters) -> dict[str, str]:
+    """The SHA-256 of all weights in the package that a run uses, by name: with other weights it has to run again."""
+    from foundling.backbones import BACKBONES
+
+    used = {name for name, weights in parameters.networks() if weights == "pretrained"}
+    return {
+        name: str(BACKBONES[name].sha256) for name in sorted(used) if name in BACKBONES and BACKBONES[name].embedded
+    }
+
+
+def _missing_data(parameters: Parameters) -> list[Need]:
+    from foundling.datasets import DATASETS, open_dataset
+
+    if parameters.dataset not in DATASETS:  # told by check_names
+        return []
+    try:
+        dataset = open_dataset(parameters.dataset, **dataset_options(parameters))
+    except FoundlingError as error:
+        remedy = "put the images there" if parameters.root else f"foundling data {parameters.dataset}"
+        return [Need(f"the dataset {parameters.dataset!r}: {' '.join(str(error).split())}", remedy)]
+    if not len(dataset):
+        return [Need(f"images: the dataset {parameters.dataset!r} is empty", "check root and split")]
+    return []
+
+
+def _missing_videos(parameters: RepresentationLearning) -> list[Need]:
+    from foundling.datasets import VIDEOS, open_videos
+
+    if parameters.videos in ("", "scenes_video") or parameters.videos not in VIDEOS:  # made on first use; told before
+        return []
+    try:
+        open_videos(parameters.videos, root=from_root(parameters.video_root))
+    except FoundlingError as error:
+        remedy = "put the videos there" if parameters.video_root else f"foundling data {parameters.videos}"
+        return [Need(f"the videos {parameters.videos!r}: {' '.join(str(error).split())}", remedy)]
+    return []
+
+
+def _missing_training_images(parameters: RepresentationLearning) -> list[Need]:
+    from foundling.datasets import DATASETS, open_dataset
+
+    needs = []
+    for label, settings in parameters.runs().items():
+        if settings.dataset == "scenes" or settings.dataset not in DATASETS:  # drawn on first use; told by check_names
+            continue
+        try:
+            open_dataset(settings.dataset, split=settings.split or None, root=from_root(settings.root))
+        except FoundlingError as error:
+            remedy = "put the images there" if settings.root else f"foundling data {settings.dataset}"
+            needs.append(Need(f"the training images of {label}: {' '.join(str(error).split())}", remedy))
+    return needs
+
+
+def _missing_weights(parameters: Parameters) -> list[Need]:
+    from foundling.backbones.weights import expected_weights
+
+    rows = {row["name"]: row for row in expected_weights()}
+    needs = []
+    for name, weights in parameters.networks():
+        if (row := rows.get(name)) is None:  # told by check_names
+            continue
+        if weights == "pretrained" and not row["present"]:
+            gated = "; the repository is gated" if row["gated"] else ""
+            needs.append(Need(f"the weights of {name} at {row['where']}{gated}", str(row["command"])))
+        elif weights not in ("pretrained", "random") and not (paths.ROOT / Path(weights).expanduser()).is_file():
+            needs.append(Need(f"the checkpoint {weights}", "put it there, or change the parameter weights"))
+    return needs

@@ -1,0 +1,159 @@
+"""Pictures of a sweep: the score at every point, method by method, and the spectral gap beside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from foundling.report.style import ACCENT, FAINT, FOUND, INK, PALETTE, QUIET, styled, subplots
+
+MOST_PANELS = 4  # methods side by side; further ones are in the table only
+ROW, PANEL = 0.26, 2.5  # inches
+
+
+def axis_text(value: Any) -> str:
+    """The value of an axis as a reader of tables and figures sees it."""
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+@styled
+def score_panels(points: Sequence[Any], scores: Sequence[Any], axes: Mapping[str, Sequence[Any]], name: str) -> Figure:
+    """One row a point, one panel a method, and a last one for the gaps: what :mod:`foundling.report.sweeps` gathered.
+
+    The rows are named at the left by the axes that have several values, each value once for the rows that share it.
+    """
+    groups = list(dict.fromkeys(score.group for score in scores))[:MOST_PANELS]
+    gaps = [score for score in scores if score.gap]
+    columns = len(groups) + bool(gaps)
+    fig, panels = subplots(1, columns, cell=(PANEL, max(1.6, ROW * len(points) + 0.9)))
+    panels = np.atleast_1d(panels)
+    row_of = {point.name: row for row, point in enumerate(points)}
+    for ax, group in zip(panels, groups, strict=False):
+        _scores(ax, [score for score in scores if score.group == group], row_of, group, name)
+    if gaps:
+        _gaps(panels[-1], gaps, row_of)
+    for ax in panels:
+        _rows(ax, points, {name: values for name, values in axes.items() if len(values) > 1})
+    _row_names(panels[0], points, {name: values for name, values in axes.items() if len(values) > 1} or axes)
+    return fig
+
+
+def _scores(ax: Axes, scores: Sequence[Any], row_of: Mapping[str, int], group: str, name: str) -> None:
+    """Default settings as dots with intervals, the others as strokes, published numbers as diamonds."""
+    others = [score for score in scores if score.label != group]
+    own = [score for score in scores if score.label == group]
+    ax.plot(
+        [s.value for s in others], [row_of[s.point.name] for s in others], "|", color=QUIET, markersize=7, alpha=0.6
+    )
+    for score in own:
+        row = row_of[score.point.name]
+        if score.low is not None:
+            ax.plot([score.low, score.high], [row, row], color=ACCENT, linewidth=1.6, solid_capstyle="butt", zorder=3)
+        ax.plot(score.value, row, "o", color=ACCENT, markersize=5.5, zorder=4)
+        if score.published is not None:
+            ax.plot(score.published, row, "D", color=FOUND, markersize=5, markeredgecolor="white", zorder=5)
+    ax.set_title(group)
+    ax.set_xlabel(name)
+    reach = [end for s in scores for end in (s.value, s.low, s.high, s.published) if end is not None]
+    ax.set_xlim(min(0.0, *reach), max(reach) * 1.06 or 1.0)
+
+
+def _gaps(ax: Axes, scores: Sequence[Any], row_of: Mapping[str, int]) -> None:
+    others = [score for score in scores if score.label != score.group]
+    own = [score for score in scores if score.label == score.group]
+    ax.plot([s.gap for s in others], [row_of[s.point.name] for s in others], "|", color=QUIET, markersize=7, alpha=0.6)
+    ax.plot([s.gap for s in own], [row_of[s.point.name] for s in own], "o", color=PALETTE[2], markersize=5.5, zorder=4)
+    ax.set_xscale("log")
+    ax.set_title("spectral gap")
+    ax.set_xlabel("median gap, " + ", ".join(dict.fromkeys(score.group for score in scores)))
+
+
+def _rows(ax: Axes, points: Sequence[Any], axes: Mapping[str, Sequence[Any]]) -> None:
+    """Rows from the top; a line wherever the first axis takes its next value; missing points are said to be so."""
+    ax.set_ylim(len(points) - 0.4, -0.6)
+    ax.set_yticks([])
+    ax.grid(axis="x")
+    ax.spines["left"].set_visible(False)
+    first = next(iter(axes), None)
+    for row, (above, point) in enumerate(pairwise(points), 1):
+        if first is not None and above.axes[first] != point.axes[first]:
+            ax.axhline(row - 0.5, color=FAINT, linewidth=1.4)
+    for row, point in enumerate(points):
+        if not point.metrics:
+            ax.text(0.02, row, "missing", color=QUIET, va="center", transform=ax.get_yaxis_transform(), fontsize=8)
+
+
+def _row_names(ax: Axes, points: Sequence[Any], axes: Mapping[str, Sequence[Any]]) -> None:
+    """The values of the axes, as a table to the left of ``ax``: a value stands where it differs from the row above."""
+    texts = {name: [axis_text(point.axes[name]) for point in points] for name in axes}
+    widths = {name: max(map(len, [name, *column])) * 0.074 + 0.14 for name, column in texts.items()}  # inches
+    right = -0.08 / PANEL
+    transform = ax.get_yaxis_transform()
+    for place, name in reversed(list(enumerate(texts))):
+        left, column = right - widths[name] / PANEL, texts[name]
+        ax.text(left, -0.85, name, color=QUIET, va="bottom", transform=transform)
+        before = list(axes)[: place + 1]
+        for row, text in enumerate(column):
+            same = row > 0 and all(texts[axis][row] == texts[axis][row - 1] for axis in before)
+            if not same:
+                ax.text(left, row, text, color=INK, va="center", transform=transform)
+        right = left
+
+
+@styled
+def gaps_and_scores(scores: Sequence[Any], axes: Mapping[str, Sequence[Any]], name: str) -> tuple[Figure, str]:
+    """Score against gap, a dot a point and setting, coloured by the first axis with several values.
+
+    Also returns their rank correlation (Spearman) as text: without a spread of either there is none.
+    """
+    known = [score for score in scores if score.gap]
+    fig, ax = subplots(cell=(5.6, 3.8))
+    axis = next((axis for axis, values in axes.items() if len(values) > 1), next(iter(axes)))
+    for color, value in zip(PALETTE, axes[axis], strict=False):
+        own = [score for score in known if score.point.axes[axis] == value]
+        ax.plot(
+            [s.gap for s in own],
+            [s.value for s in own],
+            "o",
+            color=color,
+            alpha=0.55,
+            markersize=5,
+            label=axis_text(value),
+        )
+    ax.set_xscale("log")
+    ax.set_xlabel("median spectral gap λ3 − λ2")
+    ax.set_ylabel(name)
+    ax.set_ylim(bottom=0)
+    ax.grid()
+    ax.legend(title=axis, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+    gaps, values = [s.gap for s in known], [s.value for s in known]
+    spread = len(set(gaps)) > 1 and len(set(values)) > 1
+    return fig, f"{spearmanr(gaps, values).statistic:.2f}" if spread else "not defined"
+
+
+@styled
+def variants_by_gap(ax: Axes, gaps: Mapping[str, float], results: Mapping[str, Any], groups: Mapping[str, str]) -> Axes:
+    """CorLoc with its interval against the median gap, a dot a variant, coloured by what ``groups`` says of it.
+
+    ``gaps`` and ``results`` (:class:`foundling.evaluation.CorLoc`) are by label; those without a number are left out.
+    """
+    known = {label: gap for label, gap in gaps.items() if gap > 0 and results[label].value is not None}
+    for color, group in zip(PALETTE, dict.fromkeys(groups[label] for label in known), strict=False):
+        for i, label in enumerate(label for label in known if groups[label] == group):
+            score, named = results[label], group if i == 0 else None
+            if score.low is not None:
+                ax.plot([gaps[label]] * 2, [score.low, score.high], color=color, linewidth=1.2, alpha=0.6)
+            ax.plot(gaps[label], score.value, "o", color=color, markersize=6, label=named)
+    ax.set_xscale("log")
+    ax.set_xlabel("median spectral gap λ3 − λ2")
+    ax.set_ylabel("CorLoc (%)")
+    ax.set_ylim(bottom=0)
+    ax.grid()
+    if known:
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
