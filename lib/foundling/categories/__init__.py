@@ -1,12 +1,20 @@
 """Categories without labels: object crops → descriptors → clusters."""
 
-from foundling.categories.crops import Objects, objects_of_found, objects_of_masks, objects_of_targets
+from foundling.categories.cluster import METHODS, Clusters, cluster_objects, cluster_space, core, make_space
+from foundling.categories.crops import RECIPES, Objects, objects_of_found, objects_of_masks, objects_of_targets
 from foundling.categories.describe import DESCRIPTORS, describe_objects
 
 __all__ = [
     "DESCRIPTORS",
+    "METHODS",
+    "RECIPES",
+    "Clusters",
     "Objects",
+    "cluster_objects",
+    "cluster_space",
+    "core",
     "describe_objects",
+    "make_space",
     "objects_of_found",
     "objects_of_masks",
     "objects_of_targets",
