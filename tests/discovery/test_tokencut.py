@@ -4,11 +4,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from oracles import make_features, naive_cut, naive_tokencut
-from scipy.sparse.linalg import ArpackNoConvergence
+from scipy.linalg import eigh
 
 from foundling.discovery import METHODS, tokencut
-from foundling.discovery.tokencut import dense_cut, foreground, iterative_cut, normalised_cut, similar_patches
+from foundling.discovery.tokencut import Cut, foreground, normalised_cuts, similar_patches
 from foundling.types import ParameterError
 
 MODULE = sys.modules["foundling.discovery.tokencut"]
@@ -26,6 +27,18 @@ def random_graph(rng: np.random.Generator, patches: int, channels: int = 4, tau:
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     joined = points @ points.T > tau
     return joined | joined.T
+
+
+def cut_of(joined: np.ndarray) -> Cut:
+    return normalised_cuts(torch.from_numpy(joined)[None])[0]
+
+
+def dense_cut(joined: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """The dense generalised problem, as the authors solve it."""
+    weights = np.where(joined, 1.0, EPSILON)
+    degree = np.diag(weights.sum(axis=1))
+    values, vectors = eigh(degree - weights, degree, subset_by_index=[1, 2])
+    return vectors[:, 0], float(values[0]), float(values[1])
 
 
 @pytest.mark.parametrize(("small", "large"), [(2, 6), (20, 61)])
@@ -59,7 +72,8 @@ def test_against_the_definition(tau: float, rng: np.random.Generator) -> None:
             np.testing.assert_allclose(found.values["gap"], third - second, rtol=1e-7, atol=1e-11)
             if third - second > 1e-4:
                 np.testing.assert_allclose(np.abs(found.maps["eigenvector"].ravel()), np.abs(vector), atol=1e-7)
-                assert found.boxes.tolist() == [naive_tokencut(descriptors, grid, tau, 16, size)]
+                if np.abs(vector - vector.mean()).min() > 1e-9:  # else rounding says which side a patch is on
+                    assert found.boxes.tolist() == [naive_tokencut(descriptors, grid, tau, 16, size)]
 
 
 @pytest.mark.parametrize("mistake", ["median", "signed", "diagonal"])
@@ -78,30 +92,30 @@ def test_a_similarity_of_exactly_tau_does_not_join() -> None:
     assert similar_patches(at_right_angles, -0.01)[0].all()
 
 
-@pytest.mark.parametrize("patches", [64, 100, 300])
+@pytest.mark.parametrize("patches", [64, 130, 300])
 def test_iterations_give_what_the_dense_problem_gives(patches: int, rng: np.random.Generator) -> None:
     for tau in (-0.3, 0.2, 0.6):
         joined = random_graph(rng, patches, tau=tau)
-        fast, dense = iterative_cut(joined), dense_cut(joined)
-        np.testing.assert_allclose([fast.second, fast.third], [dense.second, dense.third], rtol=0, atol=1e-11)
+        fast, (vector, second, third) = cut_of(joined), dense_cut(joined)
+        np.testing.assert_allclose([fast.second, fast.third], [second, third], rtol=0, atol=1e-11)
         degree = EPSILON * patches + (1 - EPSILON) * joined.sum(axis=1)
-        assert abs(fast.vector * degree @ dense.vector) > 1 - 1e-9
+        assert abs(fast.vector * degree @ vector) > 1 - 1e-9
         np.testing.assert_allclose(fast.vector * degree @ fast.vector, 1, rtol=1e-9)  # unit v'Dv, as the dense solver's
 
 
 def test_nearly_separate_parts_are_resolved() -> None:
     """Six parts of nearly equal size: eigenvalues 2 to 6 lie within 1e-5 of 0, and of each other."""
     joined = cliques(40, 41, 43, 46, 50, 55)
-    fast, dense = iterative_cut(joined), dense_cut(joined)
-    assert 1e-9 < dense.third - dense.second < 1e-5
-    np.testing.assert_allclose(fast.third - fast.second, dense.third - dense.second, rtol=1e-4)
+    fast, (vector, second, third) = cut_of(joined), dense_cut(joined)
+    assert 1e-9 < third - second < 1e-5
+    np.testing.assert_allclose(fast.third - fast.second, third - second, rtol=1e-4)
     side = foreground(fast.vector, (1, 275))[0]
-    assert side.tolist() == foreground(dense.vector, (1, 275))[0].tolist()
+    assert side.tolist() == foreground(vector, (1, 275))[0].tolist()
 
 
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (27, 27, 27), (40, 40, 40, 40)])
 def test_equal_parts_have_no_defined_cut(sizes: tuple[int, ...]) -> None:
-    """λ2 = λ3 exactly; one run of Lanczos iterations would not notice."""
+    """λ2 = λ3 exactly."""
     axes = np.repeat(np.eye(len(sizes)), sizes, axis=0)
     first, again = (tokencut(make_features((1, sum(sizes)), keys=[axes]))[0] for _ in range(2))
     assert first.flags == ("undefined_cut",)
@@ -137,8 +151,9 @@ def test_patches_none_alike_give_the_whole_image() -> None:
 def test_two_patches_have_no_third_eigenvalue() -> None:
     (found,) = tokencut(make_features((1, 3), keys=[[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]]))
     assert found.values.keys() == {"eigenvalue", "gap"}
-    cut = normalised_cut(np.array([[True, False], [False, True]]))
-    assert cut.third is None
+    assert found.values["gap"] > 0
+    (found,) = tokencut(make_features((1, 2), keys=[[[1.0, 0.0], [0.0, 1.0]]]))
+    assert found.values == {"gap": 0.0}
 
 
 def test_features_that_are_not_finite_are_flagged() -> None:
@@ -149,17 +164,6 @@ def test_features_that_are_not_finite_are_flagged() -> None:
     assert broken.flags == ("not_finite",)
     assert broken.boxes.tolist() == [[0, 0, 48, 32]]
     assert sound.boxes.tolist() == [[0, 16, 16, 32]]
-
-
-def test_where_the_iterations_give_up_the_dense_problem_is_solved(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def give_up(*args: object, **kwargs: object) -> None:
-        raise ArpackNoConvergence("no convergence", np.zeros(0), np.zeros((0, 0)))
-
-    joined = random_graph(rng, 80)
-    monkeypatch.setattr(MODULE, "eigsh", give_up)
-    np.testing.assert_array_equal(normalised_cut(joined).vector, dense_cut(joined).vector)
 
 
 def test_the_sign_of_the_eigenvector_does_not_matter(rng: np.random.Generator) -> None:

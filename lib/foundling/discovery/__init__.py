@@ -9,8 +9,11 @@ from foundling.discovery.dino_seg import dino_seg
 from foundling.discovery.export import coco_results
 from foundling.discovery.kmeans import kmeans_masks
 from foundling.discovery.lost import lost
+from foundling.discovery.maskcut import maskcut
 from foundling.discovery.methods import METHODS, Method, resolve_method
 from foundling.discovery.overlap_stream import MeasuredOverlap, measure_overlap
+from foundling.discovery.saliency import border_foreground, saliency
+from foundling.discovery.spectral import spectral_masks
 from foundling.discovery.stream import Found, discover_images
 from foundling.discovery.tokencut import tokencut
 
@@ -19,6 +22,7 @@ __all__ = [
     "Found",
     "MeasuredOverlap",
     "Method",
+    "border_foreground",
     "centre_box",
     "coco_results",
     "colour_lost",
@@ -27,9 +31,12 @@ __all__ = [
     "discover_images",
     "kmeans_masks",
     "lost",
+    "maskcut",
     "measure_overlap",
     "resolve_method",
+    "saliency",
     "selective_search",
+    "spectral_masks",
     "tokencut",
     "whole_image",
 ]

@@ -16,6 +16,9 @@ from foundling.discovery.classic import (
 from foundling.discovery.colour import colour_lost, colour_lost_facets, colour_tokencut, colour_tokencut_facets
 from foundling.discovery.dino_seg import dino_seg, dino_seg_facets
 from foundling.discovery.lost import lost, lost_facets
+from foundling.discovery.maskcut import maskcut, maskcut_facets
+from foundling.discovery.saliency import saliency, saliency_facets
+from foundling.discovery.spectral import spectral_facets, spectral_masks
 from foundling.discovery.tokencut import tokencut, tokencut_facets
 from foundling.types import Discovery, ParameterError
 
@@ -43,6 +46,9 @@ class Method:
 _METHODS = (
     Method("lost", lost, lost_facets, "patches that resemble the least typical patch"),
     Method("tokencut", tokencut, tokencut_facets, "one side of the normalised cut of the graph of patches"),
+    Method("maskcut", maskcut, maskcut_facets, "TokenCut repeated without what it has found: several masks an image"),
+    Method("spectral", spectral_masks, spectral_facets, "all parts of the spectral cuts into 2 to 6 parts"),
+    Method("saliency", saliency, saliency_facets, "the part of the spectral cut in two that touches the border less"),
     Method("dino_seg", dino_seg, dino_seg_facets, "patches that hold most of the CLS token's attention"),
     Method("colour_lost", colour_lost, colour_lost_facets, "LOST on patch colours: the control without a network"),
     Method("colour_tokencut", colour_tokencut, colour_tokencut_facets, "TokenCut on patch colours: the same control"),

@@ -1,43 +1,50 @@
 """TokenCut: a normalised cut of the graph of similar patches; the object is the side of the most extreme patch.
 
 Wang et al., Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut, CVPR 2022.
-The authors solve (D - W) v = λ D v densely. Its eigenvectors are D^-1/2 u, for the eigenvectors u of D^-1/2 W D^-1/2
-at 1 - λ, of which three suffice; Lanczos iterations find them without touching the rest of the spectrum.
+The authors solve (D - W) v = λ D v densely; here :mod:`foundling.discovery.eigen` finds the few eigenvectors needed.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.linalg import eigh
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from foundling.discovery.components import Mask, component_at, mask_box
+from foundling.discovery.eigen import GAP_TOLERANCE, spectrum
 from foundling.discovery.facets import PATCH_FACETS, check_choice, check_switch, image_size, patch_facet
 from foundling.discovery.products import upper_blocks
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
 EPSILON = 1e-5  # weight of the edge between patches that are not similar
-DENSE_BELOW = 64  # patches: smaller graphs are solved densely
-TOLERANCE = 1e-12  # of the iterative solver, relative to the eigenvalue
-# Below this gap λ3 - λ2 the second eigenvector is not defined: the solver's own error of some 1e-12 / gap turns it.
-GAP_TOLERANCE = 1e-9
+TOLERANCE = 1e-12  # residual of an eigenvector: nearly separate parts have gaps of some 1e-7
 # Patches whose magnitude is the largest up to rounding: the first of them is the seed.
 SEED_TOLERANCE = 1e-9
-BLAS = ThreadpoolController().select(user_api="blas")
 WORKING_SET = 2**26  # similarities in memory at a time
 
 
 class Cut(NamedTuple):
-    """The second eigenvector of (D - W) v = λ D v with unit v'Dv, its eigenvalue and the next one."""
+    """One image's second eigenvector of (D - W) v = λ D v with unit v'Dv, its eigenvalue and the next one.
 
-    vector: Float[np.ndarray, " patch"]
+    A graph whose patches are all alike, or none alike, has no ``vector``; one of two patches no ``third``.
+    """
+
+    vector: Float[np.ndarray, " patch"] | None
     second: float
-    third: float | None  # a graph of two patches has none
+    third: float | None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """``eigenvalue`` and ``gap``, as far as there are any."""
+        if self.vector is None:
+            return {"gap": 0.0}
+        return {"eigenvalue": self.second} | ({} if self.third is None else {"gap": self.third - self.second})
+
+    @property
+    def undefined(self) -> bool:
+        """Whether another vector would do as well."""
+        return self.values.get("gap", 1.0) < GAP_TOLERANCE
 
 
 def tokencut(
@@ -65,9 +72,9 @@ def tokencut(
     found = []
     for first in range(0, len(features), group):
         some = descriptors[first : first + group]
-        joined = similar_patches(some, tau).cpu().numpy()
         finite = torch.isfinite(some.sum(dim=(1, 2))).tolist()
-        found += [_discovery(features, first + i, joined[i], finite[i]) for i in range(len(some))]
+        cuts = normalised_cuts(similar_patches(some, tau))
+        found += [_discovery(features, first + i, cut, finite[i]) for i, cut in enumerate(cuts)]
     return found
 
 
@@ -94,94 +101,42 @@ def similar_patches(descriptors: Float[Tensor, "image patch channel"], tau: floa
     return joined
 
 
-def normalised_cut(joined: Bool[np.ndarray, "patch other"]) -> Cut:
-    """Solve (D - W) v = λ D v for the graph that has weight 1 where ``joined`` and 1e-5 elsewhere.
+def normalised_cuts(joined: Bool[Tensor, "image patch other"]) -> list[Cut]:
+    """Solve (D - W) v = λ D v for the graphs that have weight 1 where ``joined`` and 1e-5 elsewhere.
 
-    ``joined`` is symmetric, over at least two patches. Small graphs, and those on which the iterations do not
-    converge, are solved densely as the authors do.
+    ``joined`` is symmetric. All images are solved together on its device.
     """
-    if len(joined) < DENSE_BELOW:
-        return dense_cut(joined)
-    try:
-        return iterative_cut(joined)
-    except ArpackNoConvergence:
-        return dense_cut(joined)
+    patches = joined.shape[1]
+    off_diagonal = joined.sum((1, 2)) - joined.diagonal(dim1=1, dim2=2).sum(1)
+    cut = ((off_diagonal > 0) & (off_diagonal < patches * (patches - 1))).tolist()
+    if not any(cut):
+        return [Cut(None, 0.0, None) for _ in cut]
+    some = joined if all(cut) else joined[torch.tensor(cut)]
+    place = "cpu" if joined.device.type == "mps" else joined.device  # MPS has no float64
+    one, epsilon = torch.tensor([1.0, EPSILON], dtype=torch.float64, device=place)
+    found = spectrum(torch.where(some.to(place), one, epsilon), 2, TOLERANCE)
+    solved = iter(zip(found.vectors[:, :1].cpu().numpy(), found.values.tolist(), strict=True))
+    return [_cut(*next(solved)) if has_parts else Cut(None, 0.0, None) for has_parts in cut]
 
 
-def dense_cut(joined: Bool[np.ndarray, "patch other"]) -> Cut:
-    """The cut from the dense generalised problem, as the authors solve it: time grows with the cube of the patches."""
-    weights = np.where(joined, 1.0, EPSILON)
-    degree = np.diag(weights.sum(axis=1))
-    values, vectors = eigh(degree - weights, degree, subset_by_index=[1, min(2, len(joined) - 1)])
-    return Cut(vectors[:, 0], float(values[0]), float(values[1]) if len(values) > 1 else None)
+def _cut(vectors: Float[np.ndarray, "one patch"], values: list[float]) -> Cut:
+    return Cut(vectors[0], values[0], values[1] if len(values) > 1 else None)
 
 
-def iterative_cut(joined: Bool[np.ndarray, "patch other"]) -> Cut:
-    """The cut from Lanczos iterations on D^-1/2 W D^-1/2; raises ``ArpackNoConvergence`` where they give up.
-
-    The first eigenvector is D^1/2 1, so it is projected out. One sequence of iterations cannot see that an eigenvalue
-    is double; the third is therefore sought afresh, with the second projected out as well.
-    """
-    edges = joined.astype(np.float64)
-    patches = len(edges)
-    root = np.sqrt(EPSILON * patches + (1 - EPSILON) * edges.sum(axis=1))  # D^1/2
-
-    def product(x: Float[np.ndarray, " patch"]) -> Float[np.ndarray, " patch"]:
-        scaled = x / root
-        return (EPSILON * scaled.sum() + (1 - EPSILON) * (edges @ scaled)) / root
-
-    random = np.random.default_rng(0)
-    known = (root / np.linalg.norm(root))[:, None]
-    values, vectors = _largest(product, known, 2, random)
-    second = vectors[:, np.argmax(values)]
-    others, _ = _largest(product, np.column_stack([known, second]), 1, random)
-    third = max(values.min(), others.max())
-    return Cut(second / root, float(1 - values.max()), float(1 - min(third, values.max())))
-
-
-def _largest(
-    product: Callable[[Float[np.ndarray, " patch"]], Float[np.ndarray, " patch"]],
-    known: Float[np.ndarray, "patch vector"],
-    count: int,
-    random: np.random.Generator,
-) -> tuple[Float[np.ndarray, " eigenvalue"], Float[np.ndarray, "patch eigenvalue"]]:
-    """The largest eigenvalues, and their vectors, of a symmetric operator less its ``known`` eigenvectors."""
-
-    def deflated(x: Float[np.ndarray, " patch"]) -> Float[np.ndarray, " patch"]:
-        along = known @ (known.T @ x)
-        y = product(x - along)
-        return y - known @ (known.T @ y) - 2 * along  # the spectrum is within [-1, 1], so -2 comes last
-
-    patches = len(known)
-    operator = LinearOperator((patches, patches), matvec=deflated, dtype=np.float64)
-    start = random.standard_normal(patches)
-    limit = max(50, patches // 10)
-    with BLAS.limit(limits=1):  # a product with one vector is too short a task to share
-        return eigsh(operator, count, which="LA", v0=start, maxiter=limit, tol=TOLERANCE, rng=random)
-
-
-def _discovery(features: PatchFeatures, i: int, joined: Bool[np.ndarray, "patch other"], finite: bool) -> Discovery:
-    rows, columns = features.grid
-    off_diagonal = joined.sum() - np.trace(joined)
-    if not finite or off_diagonal in (0, joined.size - len(joined)):  # no graph, or one without structure
-        mask, seed, maps = np.ones((rows, columns), dtype=bool), None, {}
-        values = {"gap": 0.0} if finite else {}
-        flags: tuple[str, ...] = ("undefined_cut",) if finite else ("not_finite",)
+def _discovery(features: PatchFeatures, i: int, cut: Cut, finite: bool) -> Discovery:
+    if cut.vector is None or not finite:  # no graph, or one without structure
+        mask, seed, maps = np.ones(features.grid, dtype=bool), None, {}
     else:
-        cut = normalised_cut(joined)
         mask, seed, vector = foreground(cut.vector, features.grid)
-        maps, values = {"eigenvector": vector}, {"eigenvalue": cut.second}
-        if cut.third is not None:
-            values["gap"] = cut.third - cut.second
-        flags = ("undefined_cut",) if values.get("gap", 1.0) < GAP_TOLERANCE else ()
+        maps = {"eigenvector": vector}
     return Discovery(
         boxes=mask_box(mask, features.patch_size, image_size(features, i))[None],
         scores=np.ones(1),
         masks=mask[None],
         seed=seed,
         maps=maps,
-        values=values,
-        flags=flags,
+        values=cut.values if finite else {},
+        flags=("undefined_cut",) * cut.undefined if finite else ("not_finite",),
     )
 
 

@@ -1,0 +1,179 @@
+"""Normalised cuts: the smallest eigenvalues of (D - W) v = λ D v, for the graphs of a batch of images on their device.
+
+The vectors are v = D^-1/2 u, for the eigenvectors u of D^-1/2 W D^-1/2 at 1 - λ. A block Krylov method with thick
+restarts and full orthogonalisation (Golub & Van Loan, Matrix Computations, 4th ed., sections 10.3.6 and 10.5) finds the
+largest of these: a block sees eigenvalues of multiplicity up to its size, which a single sequence of Lanczos vectors
+does not. All is done in float64, with vectors as rows; where the device has no float64 (MPS), on the CPU.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.linalg import eigh
+from torch import Tensor
+
+BLOCK = 8  # vectors iterated on together
+BASIS = {"cpu": 64, "cuda": 32}  # vectors kept before a restart; CUDA diagonalises many matrices at once up to 32
+DENSE_BELOW = 128  # patches: smaller graphs are solved densely
+TOLERANCE = 1e-10  # largest residual of a converged eigenvector of unit length; the operator's norm is 1
+PRODUCTS = 60  # of a block with the matrix; after them an image is solved densely
+CHECK_EVERY = 2  # products between two looks at the residuals: looking makes a GPU wait
+# Below this gap between two eigenvalues the subspace is not defined: the solver's own error, over the gap, turns it.
+GAP_TOLERANCE = 1e-9
+WORKING_SET = {"cpu": 1, "cuda": 2**27}  # weights solved for at a time, in elements: one image at least
+
+Rows = Float[Tensor, "image vector patch"]
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues λ_2, λ_3, … (ascending; 0 to 2) of each image's graph, and their eigenvectors with unit v'Dv.
+
+    λ_1 = 0, with its constant vector, is left out. In each vector the first of the entries of largest magnitude is
+    positive. ``dense`` says which images were solved densely.
+    """
+
+    values: Float[Tensor, "image pair"]
+    vectors: Float[Tensor, "image pair patch"]
+    dense: Bool[Tensor, " image"]
+
+
+class _Operator(NamedTuple):
+    """D^-1/2 W D^-1/2 less three times the projection on its first eigenvector, which moves that one's 1 to -2."""
+
+    weights: Float[Tensor, "image patch other"]
+    scale: Float[Tensor, "image 1 patch"]  # D^-1/2
+    alone: Float[Tensor, "image 1 patch"]  # 1 at patches without any edge
+    first: Float[Tensor, "image 1 patch"]  # D^1/2 1, of unit length
+
+    def product(self, x: Rows) -> Rows:
+        y = torch.bmm(x * self.scale, self.weights) * self.scale
+        return y + x * self.alone - 3 * torch.bmm(x, self.first.transpose(1, 2)) * self.first
+
+
+def spectrum(
+    weights: Float[Tensor, "image patch other"],
+    count: int,
+    tolerance: float = TOLERANCE,
+    together: int | None = None,
+) -> Spectrum:
+    """The ``count`` smallest eigenvalues after the first of each image's graph, and their eigenvectors.
+
+    ``weights`` W are symmetric, finite and not negative. A patch without any edge is a component of its own, as in
+    scikit-learn's Laplacian. Graphs of fewer than :data:`DENSE_BELOW` patches, and those whose residuals are above
+    ``tolerance`` after :data:`PRODUCTS` products, are solved densely. ``together`` is how many images to iterate on at
+    a time (by default one on the CPU, where it is faster, and what fits into :data:`WORKING_SET` elsewhere).
+
+    Returns at most ``patches - 1`` pairs, in float64, on the device of ``weights`` (from MPS: on the CPU).
+    """
+    weights = weights.cpu() if weights.device.type == "mps" else weights
+    images, patches, _ = weights.shape
+    size = together or max(1, WORKING_SET.get(weights.device.type, WORKING_SET["cuda"]) // patches**2)
+    parts = [_spectrum(weights[i : i + size], min(count, patches - 1), tolerance) for i in range(0, images, size)]
+    return Spectrum(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _spectrum(weights: Float[Tensor, "image patch other"], count: int, tolerance: float) -> Spectrum:
+    operator = _operator(weights)
+    images, patches, _ = weights.shape
+    if patches < DENSE_BELOW or count > BLOCK:
+        dense = torch.ones(images, dtype=torch.bool, device=weights.device)
+        values = weights.new_empty(images, count, dtype=torch.float64)
+        vectors = weights.new_empty(images, count, patches, dtype=torch.float64)
+    else:
+        values, vectors, residual = block_krylov(operator.product, images, patches, count, tolerance, weights.device)
+        dense = ~(residual <= tolerance)
+    for i in torch.nonzero(dense).flatten().tolist():
+        values[i], vectors[i] = _dense(_Operator(*(part[i : i + 1] for part in operator)), count)
+    size = vectors.abs()
+    peak = (size >= size.amax(2, keepdim=True) * (1 - 1e-9)).to(torch.uint8).argmax(2, keepdim=True)
+    sign = torch.gather(vectors, 2, peak).sign()
+    return Spectrum(1 - values, vectors * sign * operator.scale, dense)
+
+
+def _operator(weights: Float[Tensor, "image patch other"]) -> _Operator:
+    weights = weights.double()
+    degree = weights.sum(2)[:, None]
+    alone = degree == 0
+    degree = torch.where(alone, 1.0, degree)
+    root = degree.sqrt()
+    first = root / torch.linalg.vector_norm(root, dim=2, keepdim=True)
+    return _Operator(weights, 1 / root, alone.double(), first)
+
+
+def _dense(operator: _Operator, count: int) -> tuple[Tensor, Tensor]:
+    """The largest eigenpairs of one image, from its whole matrix: time grows with the cube of the patches."""
+    patches = operator.scale.shape[2]
+    identity = torch.eye(patches, dtype=torch.float64, device=operator.scale.device)[None]
+    matrix = operator.product(identity)[0].cpu().numpy()
+    values, vectors = (
+        eigh(matrix, subset_by_index=[patches - count, patches - 1]) if count else (np.zeros(0), np.zeros((patches, 0)))
+    )
+    place = operator.scale.device
+    return torch.from_numpy(values[::-1].copy()).to(place), torch.from_numpy(vectors.T[::-1].copy()).to(place)
+
+
+def block_krylov(
+    product: Callable[[Rows], Rows],
+    images: int,
+    patches: int,
+    count: int,
+    tolerance: float,
+    device: torch.device,
+) -> tuple[Float[Tensor, "image pair"], Float[Tensor, "image pair patch"], Float[Tensor, " image"]]:
+    """The ``count`` largest eigenvalues of a symmetric ``product``, their unit vectors, and the largest residual norm.
+
+    Iterations go on for all images until the last has converged. The first block is the same for each image.
+    """
+    room = BASIS.get(device.type, BASIS["cuda"])
+    generator = torch.Generator().manual_seed(0)
+    start, spare = torch.randn(2, 1, BLOCK, patches, generator=generator, dtype=torch.float64).to(device)
+    basis = torch.empty(images, room, patches, dtype=torch.float64, device=device)
+    image = torch.empty_like(basis)  # the products of the basis
+    block = _orthonormal(start.expand(images, -1, -1), basis[:, :0], spare)
+    used = 0
+    for products in range(1, PRODUCTS + 1):
+        basis[:, used : used + BLOCK] = block
+        image[:, used : used + BLOCK] = product(block)
+        used += BLOCK
+        full = used + BLOCK > room
+        if full or products % CHECK_EVERY == 0 or products == PRODUCTS:
+            values, vectors, images_of = _rayleigh_ritz(basis[:, :used], image[:, :used])
+            gone = images_of - values[:, :, None] * vectors
+            residual = torch.linalg.vector_norm(gone[:, :count], dim=2).amax(1)
+            if products == PRODUCTS or bool((residual <= tolerance).all()):
+                break
+        if full:  # start again from the best vectors: what is missing from each spans the next block
+            basis[:, :BLOCK], image[:, :BLOCK], used = vectors, images_of, BLOCK
+            block = _orthonormal(gone, basis[:, :used], spare)
+        else:
+            block = _orthonormal(image[:, used - BLOCK : used], basis[:, :used], spare)
+    return values[:, :count], vectors[:, :count], residual
+
+
+def _rayleigh_ritz(basis: Rows, image: Rows) -> tuple[Tensor, Rows, Rows]:
+    """The best :data:`BLOCK` approximate eigenvectors in the span of ``basis``, with their values and products."""
+    inner = torch.bmm(basis, image.transpose(1, 2))
+    values, turn = torch.linalg.eigh((inner + inner.transpose(1, 2)) / 2)
+    best = turn.flip(2)[:, :, :BLOCK].transpose(1, 2)
+    return values.flip(1)[:, :BLOCK], torch.bmm(best, basis), torch.bmm(best, image)
+
+
+def _orthonormal(block: Rows, basis: Rows, spare: Float[Tensor, "1 vector patch"]) -> Rows:
+    """Rows of unit length, at right angles to each other and to ``basis``, that span ``block`` where it has full rank.
+
+    Directions that are no more than rounding give way to those of ``spare``: the span is exhausted, or too small.
+    """
+    for _ in range(2):
+        block = block - torch.bmm(torch.bmm(block, basis.transpose(1, 2)), basis)
+        length = torch.linalg.vector_norm(block, dim=2, keepdim=True)
+        block = block * torch.where(length > 1e-14, length.reciprocal(), 0.0)
+        values, turn = torch.linalg.eigh(torch.bmm(block, block.transpose(1, 2)))
+        sound = values > 1e-13
+        factor = torch.where(sound, values.clamp(min=1e-13).rsqrt(), 0.0)
+        fresh = spare / torch.linalg.vector_norm(spare, dim=2, keepdim=True)
+        block = torch.bmm(turn.transpose(1, 2) * factor[:, :, None], block)
+        block = torch.where(sound[:, :, None], block, fresh)
+    return block
