@@ -276,14 +276,14 @@ def _precision(
     if objects == 0:
         return np.full(len(found.hit), np.nan)
     counted = weights[found.image]
-    hits, misses = np.cumsum(found.hit * counted, axis=1), np.cumsum(found.miss * counted, axis=1)
-    precision = hits / (hits + misses + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    reached = np.zeros((len(hits), len(recalls)))
-    for t, (recall, best) in enumerate(zip(hits / objects, envelope, strict=True)):
-        at = np.searchsorted(recall, recalls, side="left")
-        reached[t, at < len(best)] = best[at[at < len(best)]]
-    return reached.mean(axis=1)
+    ranks = np.cumsum(counted * (found.hit | found.miss), axis=1)  # how many results there are so far
+    means = []
+    for hit, rank in zip(found.hit, ranks, strict=True):
+        hits = np.cumsum(counted[hit])  # precision is highest at a hit: only they are looked at
+        best = np.maximum.accumulate((hits / (rank[hit] + np.spacing(1)))[::-1])[::-1]
+        at = np.searchsorted(hits / objects, recalls, side="left")
+        means.append(best[at[at < len(best)]].sum() / len(recalls))
+    return np.array(means)
 
 
 def _recall(found: _Matched, weights: Float[np.ndarray, " image"], count: int) -> float:
