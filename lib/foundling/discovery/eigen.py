@@ -161,7 +161,9 @@ def _rayleigh_ritz(basis: Rows, image: Rows) -> tuple[Tensor, Rows, Rows]:
     return values.flip(1)[:, :BLOCK], torch.bmm(best, basis), torch.bmm(best, image)
 
 
-def _orthonormal(block: Rows, basis: Rows, spare: Float[Tensor, "1 vector patch"]) -> Rows:
+def _orthonormal(
+    block: Rows, basis: Float[Tensor, "image known patch"], spare: Float[Tensor, "1 vector patch"]
+) -> Rows:
     """Rows of unit length, at right angles to each other and to ``basis``, that span ``block`` where it has full rank.
 
     Directions that are no more than rounding give way to those of ``spare``: the span is exhausted, or too small.
