@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from foundling.discovery import METHODS, lost, tokencut
+from foundling.discovery import METHODS, lost, spectral_masks, tokencut
 from foundling.discovery.colour import colour_features, colour_lost, colour_tokencut, with_colour_keys
 from foundling.types import ParameterError, PatchFeatures
 
@@ -203,7 +203,20 @@ def test_the_controls_are_given_all_settings(label: str) -> None:
     assert not np.array_equal(maps[0], maps[1]) and not np.array_equal(maps[1], maps[2])
 
 
-@pytest.mark.parametrize("label", ["colour_lost", "colour_tokencut"])
+@pytest.mark.parametrize("settings", [{}, {"space": "lab", "scale": True}, {"deviation": False}])
+def test_spectral_masks_of_colours_are_those_of_these_features(settings: dict) -> None:
+    image = random_picture(np.random.default_rng(11), 48, 64)
+    size = torch.tensor([[48, 64]])
+    features = PatchFeatures((6, 8), 8, size, size, ("a",), (0,), images=(image,))
+    (found,) = METHODS["colour_spectral"].run(features, ks=[2, 4], **settings)
+    (same,) = spectral_masks(colour_features([image], **settings), (2, 4))
+    assert np.array_equal(found.masks, same.masks) and found.levels.tolist() == [2, 2, 4, 4, 4, 4]
+    assert found.values == pytest.approx(same.values)
+    with pytest.raises(ParameterError, match=r"ks is \[\]: give different whole numbers"):
+        METHODS["colour_spectral"].facets(ks=[])
+
+
+@pytest.mark.parametrize("label", ["colour_lost", "colour_tokencut", "colour_spectral"])
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

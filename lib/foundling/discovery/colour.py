@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foundling.discovery.facets import check_choice, check_switch
 from foundling.discovery.lost import lost, lost_facets
+from foundling.discovery.spectral import KS, spectral_facets, spectral_masks
 from foundling.discovery.tokencut import tokencut, tokencut_facets
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
@@ -60,6 +61,27 @@ def colour_tokencut(
 def colour_tokencut_facets(tau: Any = 0.2, **colours: Any) -> tuple[str, ...]:
     """The pictures; raises :class:`ParameterError` if a setting is not legal."""
     tokencut_facets(tau)
+    return colour_facets(**colours)
+
+
+def colour_spectral(
+    features: PatchFeatures,
+    ks: Sequence[int] = KS,
+    deviation: bool = True,
+    centre: bool = True,
+    space: str = "rgb",
+    scale: bool = False,
+    seed: int = 0,
+) -> list[Discovery]:
+    """Spectral masks of colours: as :func:`colour_lost`, ``ks`` and ``seed`` as for :func:`spectral_masks`."""
+    colour_spectral_facets(ks, seed=seed, deviation=deviation, centre=centre, space=space, scale=scale)
+    described = with_colour_keys(features, deviation=deviation, centre=centre, space=space, scale=scale)
+    return spectral_masks(described, ks, seed=seed)
+
+
+def colour_spectral_facets(ks: Any = KS, seed: Any = 0, **colours: Any) -> tuple[str, ...]:
+    """The pictures; raises :class:`ParameterError` if a setting is not legal."""
+    spectral_facets(ks, seed=seed)
     return colour_facets(**colours)
 
 

@@ -13,7 +13,14 @@ from foundling.discovery.classic import (
     whole_image,
     whole_image_facets,
 )
-from foundling.discovery.colour import colour_lost, colour_lost_facets, colour_tokencut, colour_tokencut_facets
+from foundling.discovery.colour import (
+    colour_lost,
+    colour_lost_facets,
+    colour_spectral,
+    colour_spectral_facets,
+    colour_tokencut,
+    colour_tokencut_facets,
+)
 from foundling.discovery.dino_seg import dino_seg, dino_seg_facets
 from foundling.discovery.lost import lost, lost_facets
 from foundling.discovery.maskcut import maskcut, maskcut_facets
@@ -46,12 +53,15 @@ class Method:
 _METHODS = (
     Method("lost", lost, lost_facets, "patches that resemble the least typical patch"),
     Method("tokencut", tokencut, tokencut_facets, "one side of the normalised cut of the graph of patches"),
+    Method("dino_seg", dino_seg, dino_seg_facets, "patches that hold most of the CLS token's attention"),
     Method("maskcut", maskcut, maskcut_facets, "TokenCut repeated without what it has found: several masks an image"),
     Method("spectral", spectral_masks, spectral_facets, "all parts of the spectral cuts into 2 to 6 parts"),
     Method("saliency", saliency, saliency_facets, "the part of the spectral cut in two that touches the border less"),
-    Method("dino_seg", dino_seg, dino_seg_facets, "patches that hold most of the CLS token's attention"),
     Method("colour_lost", colour_lost, colour_lost_facets, "LOST on patch colours: the control without a network"),
     Method("colour_tokencut", colour_tokencut, colour_tokencut_facets, "TokenCut on patch colours: the same control"),
+    Method(
+        "colour_spectral", colour_spectral, colour_spectral_facets, "spectral masks of patch colours: the same again"
+    ),
     Method("centre_box", centre_box, centre_box_facets, "a box in the middle of the image"),
     Method("whole_image", whole_image, whole_image_facets, "the whole image"),
     Method("selective_search", selective_search, selective_search_facets, "the first region of Selective Search"),
