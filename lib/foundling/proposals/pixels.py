@@ -61,7 +61,7 @@ def _weights(original: int, network: int, cells: int, patch_size: int) -> Float[
 
 def refine_masks(
     masks: Bool[np.ndarray, "object height width"],
-    image: UInt8[np.ndarray, "height width 3"],
+    image: UInt8[np.ndarray, "rows columns 3"],
     radius: int = RADIUS,
     smooth: float = SMOOTH,
 ) -> Bool[np.ndarray, "object height width"]:
@@ -81,7 +81,8 @@ def refine_masks(
         )
     if radius < 1 or smooth <= 0:
         raise ParameterError(f"radius {radius}, smooth {smooth}: give at least 1 pixel and a number above 0")
-    guided = cv2.ximgproc.createGuidedFilter(image.astype(np.float32) / 255, radius, smooth)
+    # colours as 0..255: OpenCV gives up where a determinant is small, which it is for greyish colours as 0..1
+    guided = cv2.ximgproc.createGuidedFilter(np.ascontiguousarray(image), radius, smooth * 255**2)
     refined = np.zeros_like(masks)
     for i, mask in enumerate(masks):
         moved = guided.filter(mask.astype(np.float32)) > 0.5
