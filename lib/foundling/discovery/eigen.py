@@ -19,7 +19,7 @@ BLOCK = 8  # vectors iterated on together
 BASIS = {"cpu": 64, "cuda": 32}  # vectors kept before a restart; CUDA diagonalises many matrices at once up to 32
 DENSE_BELOW = 128  # patches: smaller graphs are solved densely
 TOLERANCE = 1e-10  # largest residual of a converged eigenvector of unit length; the operator's norm is 1
-PRODUCTS = 60  # of a block with the matrix; after them an image is solved densely
+PRODUCTS = 120  # of a block with the matrix; after them an image is solved densely
 CHECK_EVERY = 2  # products between two looks at the residuals: looking makes a GPU wait
 # Below this gap between two eigenvalues the subspace is not defined: the solver's own error, over the gap, turns it.
 GAP_TOLERANCE = 1e-9
@@ -64,15 +64,20 @@ def spectrum(
     ``weights`` W are symmetric, finite and not negative. A patch without any edge is a component of its own, as in
     scikit-learn's Laplacian. Graphs of fewer than :data:`DENSE_BELOW` patches, and those whose residuals are above
     ``tolerance`` after :data:`PRODUCTS` products, are solved densely. ``together`` is how many images to iterate on at
-    a time (by default one on the CPU, where it is faster, and what fits into :data:`WORKING_SET` elsewhere).
+    a time (by default :func:`graphs_together`).
 
     Returns at most ``patches - 1`` pairs, in float64, on the device of ``weights`` (from MPS: on the CPU).
     """
     weights = weights.cpu() if weights.device.type == "mps" else weights
     images, patches, _ = weights.shape
-    size = together or max(1, WORKING_SET.get(weights.device.type, WORKING_SET["cuda"]) // patches**2)
+    size = together or graphs_together(patches, weights.device)
     parts = [_spectrum(weights[i : i + size], min(count, patches - 1), tolerance) for i in range(0, images, size)]
     return Spectrum(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def graphs_together(patches: int, device: torch.device) -> int:
+    """How many images' graphs to make and solve at a time: one on the CPU, where more are no faster."""
+    return max(1, WORKING_SET.get(device.type, WORKING_SET["cuda"]) // patches**2)
 
 
 def _spectrum(weights: Float[Tensor, "image patch other"], count: int, tolerance: float) -> Spectrum:
@@ -87,10 +92,10 @@ def _spectrum(weights: Float[Tensor, "image patch other"], count: int, tolerance
         dense = ~(residual <= tolerance)
     for i in torch.nonzero(dense).flatten().tolist():
         values[i], vectors[i] = _dense(_Operator(*(part[i : i + 1] for part in operator)), count)
+    vectors = vectors * operator.scale
     size = vectors.abs()
     peak = (size >= size.amax(2, keepdim=True) * (1 - 1e-9)).to(torch.uint8).argmax(2, keepdim=True)
-    sign = torch.gather(vectors, 2, peak).sign()
-    return Spectrum(1 - values, vectors * sign * operator.scale, dense)
+    return Spectrum(1 - values, vectors * torch.gather(vectors, 2, peak).sign(), dense)
 
 
 def _operator(weights: Float[Tensor, "image patch other"]) -> _Operator:
@@ -105,14 +110,16 @@ def _operator(weights: Float[Tensor, "image patch other"]) -> _Operator:
 
 def _dense(operator: _Operator, count: int) -> tuple[Tensor, Tensor]:
     """The largest eigenpairs of one image, from its whole matrix: time grows with the cube of the patches."""
-    patches = operator.scale.shape[2]
-    identity = torch.eye(patches, dtype=torch.float64, device=operator.scale.device)[None]
-    matrix = operator.product(identity)[0].cpu().numpy()
-    values, vectors = (
-        eigh(matrix, subset_by_index=[patches - count, patches - 1]) if count else (np.zeros(0), np.zeros((patches, 0)))
-    )
-    place = operator.scale.device
-    return torch.from_numpy(values[::-1].copy()).to(place), torch.from_numpy(vectors.T[::-1].copy()).to(place)
+    weights, scale, alone, first = (part[0].cpu().numpy() for part in operator)
+    patches = len(weights)
+    if not count:
+        return torch.zeros(0), torch.zeros(0, patches)
+    matrix = weights * scale
+    matrix *= scale.T
+    matrix -= 3 * first * first.T
+    matrix[np.diag_indices(patches)] += alone[0]
+    values, vectors = eigh(matrix, subset_by_index=[patches - count, patches - 1], overwrite_a=True)
+    return torch.from_numpy(values[::-1].copy()), torch.from_numpy(vectors.T[::-1].copy())
 
 
 def block_krylov(
@@ -147,13 +154,15 @@ def block_krylov(
                 break
         if full:  # start again from the best vectors: what is missing from each spans the next block
             basis[:, :BLOCK], image[:, :BLOCK], used = vectors, images_of, BLOCK
-            block = _orthonormal(gone, basis[:, :used], spare)
+            block = _orthonormal(gone, basis[:, :used], spare.roll(products, 2))
         else:
-            block = _orthonormal(image[:, used - BLOCK : used], basis[:, :used], spare)
+            block = _orthonormal(image[:, used - BLOCK : used], basis[:, :used], spare.roll(products, 2))
     return values[:, :count], vectors[:, :count], residual
 
 
-def _rayleigh_ritz(basis: Rows, image: Rows) -> tuple[Tensor, Rows, Rows]:
+def _rayleigh_ritz(
+    basis: Rows, image: Rows
+) -> tuple[Float[Tensor, "image pair"], Float[Tensor, "image pair patch"], Float[Tensor, "image pair patch"]]:
     """The best :data:`BLOCK` approximate eigenvectors in the span of ``basis``, with their values and products."""
     inner = torch.bmm(basis, image.transpose(1, 2))
     values, turn = torch.linalg.eigh((inner + inner.transpose(1, 2)) / 2)

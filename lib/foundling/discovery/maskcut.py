@@ -13,8 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foundling.discovery.components import Mask, component_at, mask_box
+from foundling.discovery.eigen import graphs_together
 from foundling.discovery.facets import PATCH_FACETS, check_choice, check_switch, image_size, patch_facet
-from foundling.discovery.tokencut import SEED_TOLERANCE, WORKING_SET, Cut, normalised_cuts, similar_patches
+from foundling.discovery.spectral import check_patches
+from foundling.discovery.tokencut import SEED_TOLERANCE, Cut, normalised_cuts, similar_patches
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
 SAME = 0.5  # a mask of higher IoU with the one before is a repetition
@@ -45,11 +47,12 @@ def maskcut(
     none alike, there is one mask, the whole image; features that are not finite give that too, flagged ``not_finite``.
 
     Returns one :class:`Discovery` an image, with one mask at least. Raises :class:`ParameterError` for settings that
-    are not legal.
+    are not legal, and images of more than :data:`foundling.discovery.spectral.PATCH_LIMIT` patches.
     """
     maskcut_facets(n, tau, facet, centre)
     descriptors = patch_facet(features, facet, centre)
-    group = max(1, WORKING_SET // descriptors.shape[1] ** 2)
+    check_patches(descriptors.shape[1])
+    group = graphs_together(descriptors.shape[1], descriptors.device)
     found = []
     for first in range(0, len(features), group):
         some = descriptors[first : first + group]

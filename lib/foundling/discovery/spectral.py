@@ -15,14 +15,13 @@ from torch import Tensor
 
 from foundling.discovery.affinity import colour_affinity, cosine_affinity
 from foundling.discovery.components import mask_box
-from foundling.discovery.eigen import GAP_TOLERANCE, spectrum
+from foundling.discovery.eigen import GAP_TOLERANCE, graphs_together, spectrum
 from foundling.discovery.facets import PATCH_FACETS, check_choice, check_switch, image_size, patch_facet
 from foundling.discovery.restarts import restarted_kmeans
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
 KS = (2, 3, 4, 5, 6)  # section 3
-PATCH_LIMIT = 6144  # weights of an image in float64: 300 MB
-WORKING_SET = {"cpu": 1, "cuda": 2**27}  # weights in memory at a time, in elements: one image at least
+PATCH_LIMIT = 4096  # weights of an image in float64: 134 MB, and some copies of them
 FLAT = 1e-6  # weights that differ by less are equal up to rounding: there is nothing to cut along
 
 
@@ -124,7 +123,7 @@ def partitions(
             f"k is {max(ks)}, but an image has {patches} patches: choose k at most {patches}, or larger images"
         )
     check_patches(patches)
-    size = max(1, WORKING_SET.get(descriptors.device.type, WORKING_SET["cuda"]) // patches**2)
+    size = graphs_together(patches, descriptors.device)
     groups = []
     for start in range(0, images, size):
         some = slice(start, start + size)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foundling.discovery.components import Mask, component_at, mask_box
-from foundling.discovery.eigen import GAP_TOLERANCE, spectrum
+from foundling.discovery.eigen import GAP_TOLERANCE, graphs_together, spectrum
 from foundling.discovery.facets import PATCH_FACETS, check_choice, check_switch, image_size, patch_facet
 from foundling.discovery.products import upper_blocks
 from foundling.types import Discovery, ParameterError, PatchFeatures
@@ -21,7 +21,6 @@ EPSILON = 1e-5  # weight of the edge between patches that are not similar
 TOLERANCE = 1e-12  # residual of an eigenvector: nearly separate parts have gaps of some 1e-7
 # Patches whose magnitude is the largest up to rounding: the first of them is the seed.
 SEED_TOLERANCE = 1e-9
-WORKING_SET = 2**26  # similarities in memory at a time
 
 
 class Cut(NamedTuple):
@@ -68,7 +67,7 @@ def tokencut(
     """
     tokencut_facets(tau, facet, centre)
     descriptors = patch_facet(features, facet, centre)
-    group = max(1, WORKING_SET // descriptors.shape[1] ** 2)
+    group = graphs_together(descriptors.shape[1], descriptors.device)
     found = []
     for first in range(0, len(features), group):
         some = descriptors[first : first + group]
