@@ -1,5 +1,6 @@
 """Categories without labels: object crops → descriptors → clusters."""
 
+from foundling.categories.choose import Stability, Suggestion, stability, suggest_clusters
 from foundling.categories.cluster import METHODS, Clusters, cluster_objects, cluster_space, core, make_space
 from foundling.categories.crops import RECIPES, Objects, objects_of_found, objects_of_masks, objects_of_targets
 from foundling.categories.describe import DESCRIPTORS, describe_objects
@@ -10,6 +11,8 @@ __all__ = [
     "RECIPES",
     "Clusters",
     "Objects",
+    "Stability",
+    "Suggestion",
     "cluster_objects",
     "cluster_space",
     "core",
@@ -18,4 +21,6 @@ __all__ = [
     "objects_of_found",
     "objects_of_masks",
     "objects_of_targets",
+    "stability",
+    "suggest_clusters",
 ]

@@ -51,7 +51,7 @@ class Objects:
 
     def __getitem__(self, rows: Sequence[int] | Int[np.ndarray, " row"] | Bool[np.ndarray, " object"]) -> "Objects":
         """The objects of ``rows`` (positions, or a mask over all), in that order."""
-        chosen = np.arange(len(self))[np.asarray(rows)]
+        chosen = np.arange(len(self))[np.asarray(rows) if len(rows) else []].astype(np.int64)
         return Objects(
             self.images[chosen],
             tuple(self.names[i] for i in chosen),

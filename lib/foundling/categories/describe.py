@@ -12,22 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float, UInt8
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from foundling.backbones import Backbone, extract
 from foundling.backbones.cnn import cnn_facets
 from foundling.backbones.extract import PATCHES_A_BATCH, arithmetic
-from foundling.backbones.prepare import Limits, Prepared, read_ahead
+from foundling.backbones.prepare import Limits, read_ahead
 from foundling.backbones.vit import Transformer, transformer_facets
 from foundling.categories.crops import RECIPES, SIDE, Crop, Objects, as_bytes
-from foundling.discovery.facets import PATCH_FACETS, check_choice
+from foundling.discovery.facets import PATCH_FACETS, check_choice, check_switch
 from foundling.discovery.progress import progress as show_progress
 from foundling.errors import ImageError, ParameterError
 from foundling.types import Failure, Sample
 
-DESCRIPTORS = ("cls", "mean")
+DESCRIPTORS = ("cls", "mean", "texture")
+BACKGROUNDS = ("keep", "mean")
 PENDING_BATCHES = 4  # crops that wait for others of their size, in batches
 ANY_NUMBER = 2**31  # of patches in a whole image: only its crops go through the network
 
@@ -45,10 +46,16 @@ class _Plan:
     norm: str
     precision: str
     batch_size: int
+    colour: bool
+    background: str
 
     @property
     def asked(self) -> str:
         return "cls" if self.descriptor == "cls" else self.facet
+
+    @property
+    def channels(self) -> int:
+        return self.backbone.channels * (2 if self.descriptor == "texture" else 1)
 
 
 def describe_objects(
@@ -62,6 +69,8 @@ def describe_objects(
     facet: str = "tokens",
     block: int = -1,
     norm: str = "last",
+    colour: bool = True,
+    background: str = "keep",
     batch_size: int = 32,
     precision: str = "fp32",
     failures: list[Failure] | None = None,
@@ -74,8 +83,11 @@ def describe_objects(
     box of the mask, ``side`` × ``side`` pixels) or ``"lost"`` (the box, its short side ``side`` pixels; descriptors
     of length 1), see :mod:`foundling.categories.crops`; sides are cut to a multiple of the patch size. ``descriptor``
     is ``"cls"``, the token of that name after the final norm (the papers), or ``"mean"``, the mean of the ``facet`` of
-    the patches, weighted with how much of each belongs to the object's mask, or over the whole crop without a mask.
-    ``block``, ``norm`` and ``precision`` are those of :func:`foundling.backbones.extract`.
+    the patches, weighted with how much of each belongs to the object's mask, or over the whole crop without a mask, or
+    ``"texture"``, that mean and the deviation around it, each brought to length 1, one after the other.
+    ``block``, ``norm`` and ``precision`` are those of :func:`foundling.backbones.extract`. Two more settings that are
+    not in the papers: ``colour=False`` makes the images grey, and ``background="mean"`` paints what lies outside an
+    object's mask in the network's mean colour.
 
     Each image is decoded once, by ``workers`` threads ahead of the network, and forgotten; crops of one size go through
     the network ``batch_size`` at a time. An object's descriptor does not depend on its batch but for rounding.
@@ -84,9 +96,9 @@ def describe_objects(
     or, with a list in ``failures``, is appended to it, ``index`` being its row, and keeps nan. Raises
     :class:`ParameterError` at once for an impossible parameter, and for objects of other images than ``samples``.
     """
-    plan = _Plan(backbone, recipe, descriptor, side, facet, block, norm, precision, batch_size)
+    plan = _Plan(backbone, recipe, descriptor, side, facet, block, norm, precision, batch_size, colour, background)
     _check(plan, samples, objects, workers)
-    out = np.full((len(objects), backbone.channels), np.nan, dtype=np.float32)
+    out = np.full((len(objects), plan.channels), np.nan, dtype=np.float32)
     failed: list[Failure] | None = None if failures is None else []
     with show_progress(len(objects), "describing", progress and len(objects) > 0, "object") as advance:
         for rows, batch in _batches(_crops(plan, samples, objects, failed, workers), plan):
@@ -102,6 +114,8 @@ def _check(plan: _Plan, samples: Sequence[Sample], objects: Objects, workers: in
     check_choice("recipe", plan.recipe, tuple(RECIPES))
     check_choice("descriptor", plan.descriptor, DESCRIPTORS)
     check_choice("facet", plan.facet, PATCH_FACETS)
+    check_choice("background", plan.background, BACKGROUNDS)
+    check_switch("colour", plan.colour)
     for name, value in (("batch_size", plan.batch_size), ("workers", workers)):
         if value < 1:
             raise ParameterError(f"{name}={value}: must be at least 1")
@@ -132,9 +146,10 @@ def _crops(
     limits = Limits(plan.backbone.patch_size, None, ANY_NUMBER, False)
     unread: list[Failure] | None = None if failures is None else []
     for image in read_ahead((samples[i] for i in images), limits, workers, 2 * workers, unread):
+        pixels = image.pixels if plan.colour else _grey(image.pixels)
         for row in rows_of[image.index].tolist():
             try:
-                yield row, _crop(plan, image, objects, row)
+                yield row, _crop(plan, pixels, objects, row)
             except ImageError as error:
                 if failures is None:
                     raise
@@ -144,19 +159,22 @@ def _crops(
         failures += [Failure(failure.name, row, failure.error) for row in rows_of[failure.index].tolist()]
 
 
-def _crop(plan: _Plan, image: Prepared, objects: Objects, row: int) -> Crop:
+def _grey(pixels: UInt8[Tensor, "height width 3"]) -> UInt8[Tensor, "height width 3"]:
+    return pixels.float().mean(2, keepdim=True).round().byte().expand(-1, -1, 3)
+
+
+def _crop(plan: _Plan, pixels: UInt8[Tensor, "height width 3"], objects: Objects, row: int) -> Crop:
     """The crop of one object, its sides cut to multiples of the patch size; :class:`ImageError` if it has none."""
     encoded, network = objects.masks[row], plan.backbone
-    mask: Bool[np.ndarray, "h w"] | None = None
-    if encoded is not None:
-        mask = coco_mask.decode(as_bytes(encoded)).astype(bool)
+    mask = None if encoded is None else coco_mask.decode(as_bytes(encoded)).astype(bool)
     try:
-        crop = RECIPES[plan.recipe](image.pixels, objects.boxes[row], mask, plan.side, network.mean, network.std)
+        crop = RECIPES[plan.recipe](pixels, objects.boxes[row], mask, plan.side, network.mean, network.std)
     except ImageError as error:
-        raise ImageError(f"{image.name}, object {objects.parts[row]}: {error}") from error
+        raise ImageError(f"{objects.names[row]}, object {objects.parts[row]}: {error}") from error
     height, width = (n // network.patch_size * network.patch_size for n in crop.pixels.shape[1:])
     inside = None if crop.inside is None else crop.inside[:height, :width]
-    return Crop(crop.pixels[:, :height, :width], inside)
+    cut = crop.pixels[:, :height, :width]
+    return Crop(cut if inside is None or plan.background == "keep" else cut * inside, inside)
 
 
 def _batches(crops: Iterable[tuple[int, Crop]], plan: _Plan) -> Iterator[tuple[list[int], list[Crop]]]:
@@ -189,10 +207,19 @@ def _described(plan: _Plan, batch: list[Crop]) -> Float[Tensor, "object channel"
             block = plan.block % backbone.blocks
             out = transformer_facets(backbone.network, pixels, (plan.asked,), block, norm=plan.norm)
     found = out[plan.asked].float()
-    if plan.descriptor == "mean":
-        weights = _weights(batch, backbone.patch_size).to(found.device)  # [object, patch]
-        found = torch.einsum("op,opc->oc", weights, found)
+    if plan.descriptor != "cls":
+        found = _pooled(found, _weights(batch, backbone.patch_size).to(found.device), plan.descriptor == "texture")
     return F.normalize(found, dim=1) if plan.recipe == "lost" else found
+
+
+def _pooled(
+    patches: Float[Tensor, "object patch channel"], weights: Float[Tensor, "object patch"], texture: bool
+) -> Float[Tensor, "object pooled"]:
+    mean = torch.einsum("op,opc->oc", weights, patches)
+    if not texture:
+        return mean
+    variance = torch.einsum("op,opc->oc", weights, (patches - mean[:, None]).square())
+    return torch.cat([F.normalize(mean, dim=1), F.normalize(variance.sqrt(), dim=1)], dim=1)
 
 
 def _weights(batch: list[Crop], patch_size: int) -> Float[Tensor, "object patch"]:
