@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from foundling import __version__
-from foundling.commands import data, discover, doctor, published, train, weights
+from foundling.commands import data, discover, doctor, propose, published, train, weights
 from foundling.errors import FoundlingError
 
 COMMANDS = {
     "discover": discover,
+    "propose": propose,
     "train": train,
     "data": data,
     "weights": weights,

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from foundling.discovery.stream import Found
     from foundling.types import Failure, Sample
 
-METHODS = ("lost", "dino_seg", "tokencut")  # not read from the registry: --help would load torch
+# not read from the registry: --help would load torch
+METHODS = ("lost", "dino_seg", "tokencut", "maskcut", "saliency", "spectral")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[METHOD.]KEY=VALUE",
         help="a method's setting, such as k=50 (lost), tau=0.3 (tokencut) or head=bcc (dino_seg)",
     )
+    add_network_arguments(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the network and of how photos go through it."""
     network = parser.add_argument_group("network")
     network.add_argument(
         "--backbone",
@@ -56,7 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--max-side", type=int, default=1024, metavar="PIXELS", help="shrink longer sides to this; 0 = never (1024)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What ``foundling discover`` writes once the boxes are known: COCO files, overlays, the contact sheet, the summary."""
+"""What `foundling discover` and `propose` write in the end: COCO files, overlays, the contact sheet, the summary."""
 
 import io
 import json
@@ -7,18 +7,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageColor
+from pycocotools import mask as coco_mask
 
 from foundling.datasets.images import read_image
 from foundling.discovery.export import coco_results
 from foundling.discovery.progress import progress
 from foundling.discovery.stream import Found
 from foundling.files import write_bytes
-from foundling.report.contact import Entry, contact_sheet, draw_overlay, label_colors
+from foundling.proposals import ProposalSet
+from foundling.proposals.filters import RLE
+from foundling.report.contact import COLORS, Entry, contact_sheet, draw_overlay, label_colors
 from foundling.types import Failure, Sample
 
+OVERLAYS = "overlays"
 OVERLAY_SIDE = 1600  # pixels: an overlay is for looking, not for measuring
 OVERLAY_NAME = re.compile(r"\d{5,}_.*\.jpg")
 
@@ -33,6 +38,11 @@ def write_coco(out: Path, samples: Sequence[Sample], found: Found) -> None:
     for label in found.boxes:
         name = "results.json" if len(found.boxes) == 1 else f"results.{label}.json"
         write_json(out / name, coco_results(found, samples, label))
+    write_images(out, samples, found)
+
+
+def write_images(out: Path, samples: Sequence[Sample], found: Found) -> None:
+    """``images.json``: the images that were read, as COCO annotations without objects."""
     images = [
         {
             "id": samples[record["index"]].image_id,
@@ -49,16 +59,34 @@ def write_pictures(
     out: Path, samples: Sequence[Sample], found: Found, notes: Sequence[str], failures: Sequence[Failure]
 ) -> None:
     """The overlays and the contact sheet ``index.html``; one photo is in memory at a time."""
-    overlays = out / "overlays"
-    stale = {path for path in overlays.glob("*.jpg") if OVERLAY_NAME.fullmatch(path.name)}
-    written: set[Path] = set()
-    entries = _entries(overlays, samples, found, written)
-    contact_sheet(entries, out / "index.html", "Objects found", notes=notes, failures=failures)
-    for path in stale - written:
+    _write_sheet(out, "Objects found", _entries(out / OVERLAYS, samples, found), notes, failures)
+
+
+def write_mask_pictures(
+    out: Path, samples: Sequence[Sample], proposals: ProposalSet, notes: Sequence[str], failures: Sequence[Failure]
+) -> None:
+    """The overlays and the contact sheet of proposals: outlines of masks."""
+    _write_sheet(out, "Masks proposed", _mask_entries(out / OVERLAYS, samples, proposals), notes, failures)
+
+
+def _write_sheet(
+    out: Path, title: str, entries: Iterator[Entry], notes: Sequence[str], failures: Sequence[Failure]
+) -> None:
+    """The sheet, and in the end no overlays that it does not show."""
+    stale = {path for path in (out / OVERLAYS).glob("*.jpg") if OVERLAY_NAME.fullmatch(path.name)}
+    shown: set[Path] = set()
+
+    def noted() -> Iterator[Entry]:
+        for entry in entries:
+            shown.add(out / (entry.link or ""))
+            yield entry
+
+    contact_sheet(noted(), out / "index.html", title, notes=notes, failures=failures)
+    for path in stale - shown:
         path.unlink()
 
 
-def _entries(overlays: Path, samples: Sequence[Sample], found: Found, written: set[Path]) -> Iterator[Entry]:
+def _entries(overlays: Path, samples: Sequence[Sample], found: Found) -> Iterator[Entry]:
     labels = tuple(found.boxes)
     colors = list(label_colors(labels).values())
     with progress(len(found.records), "drawing") as advance:
@@ -68,7 +96,6 @@ def _entries(overlays: Path, samples: Sequence[Sample], found: Found, written: s
             boxes = np.stack([found.boxes[label][i] for label in labels]).astype(np.float64)  # [method, 4]
             path = overlays / overlay_name(samples[i])
             write_overlay(path, image, boxes, colors)
-            written.add(path)
             flags = [flag for label in labels for flag in record["methods"][label]["flags"]]
             yield Entry(
                 samples[i].name,
@@ -79,6 +106,28 @@ def _entries(overlays: Path, samples: Sequence[Sample], found: Found, written: s
                 link=f"{overlays.name}/{path.name}",
             )
             advance(1)
+
+
+def _mask_entries(overlays: Path, samples: Sequence[Sample], proposals: ProposalSet) -> Iterator[Entry]:
+    with progress(len(proposals.images), "drawing") as advance:
+        for found in proposals.images:
+            sample = samples[found.index]
+            image = outlined(read_image(sample.path, orient=sample.orient), found.masks)
+            path = overlays / overlay_name(sample)
+            write_overlay(path, image, np.zeros((0, 4)), ())
+            words = f"{len(found.masks)} mask{'s' * (len(found.masks) != 1)}"
+            yield Entry(sample.name, image, np.zeros((0, 4)), link=f"{overlays.name}/{path.name}", words=words)
+            advance(1)
+
+
+def outlined(image: Image.Image, masks: Sequence[RLE]) -> Image.Image:
+    """The image with the outline of every mask, the best ones on top."""
+    canvas = np.array(image.convert("RGB"))
+    line = max(2, round(max(image.size) / 200))
+    for i, mask in reversed(list(enumerate(masks))):
+        edges, _ = cv2.findContours(coco_mask.decode(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, edges, -1, ImageColor.getrgb(COLORS[i % len(COLORS)]), line)
+    return Image.fromarray(canvas)
 
 
 def overlay_name(sample: Sample) -> str:

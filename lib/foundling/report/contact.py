@@ -27,7 +27,8 @@ _THUMB_NAME = re.compile(r"\d{6}\.jpg")
 class Entry:
     """One photo on the sheet: its name, the decoded image, the boxes in its pixels, and what was degenerate.
 
-    ``labels`` name the method of each box, where there are several. ``link`` is the path of a larger picture relative
+    ``labels`` name the method of each box, where there are several; ``words`` are written instead of where the boxes
+    are. ``link`` is the path of a larger picture relative
     to the sheet (an overlay, usually).
     """
 
@@ -37,6 +38,7 @@ class Entry:
     labels: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     link: str | None = None
+    words: str = ""
 
 
 def label_colors(labels: Iterable[str]) -> dict[str, str]:
@@ -129,6 +131,8 @@ def thumbnail(
 
 def _described(entry: Entry) -> list[str]:
     """Each box in words: "lost: x 10 to 90, y 5 to 60"."""
+    if entry.words:
+        return [entry.words]
     labels = entry.labels or ("",) * len(entry.boxes)
     lines = []
     for box, label in zip(entry.boxes, labels, strict=True):
