@@ -54,13 +54,25 @@ def read_checkpoint(path: Path) -> Any:
 def fit_state(entry: Entry, network: nn.Module, path: Path) -> dict[str, Tensor]:
     """The parameters in ``path`` under the names and with the shapes of ``network``, in float32.
 
+    Raises :class:`WeightsError` that lists what is missing, left over or of another shape.
+    """
+    return fitted(entry, network, read_state(entry, path), path)
+
+
+def read_state(entry: Entry, path: Path) -> dict[str, Tensor]:
+    """The parameters in ``path`` by their bare names.
+
     Nesting (teacher, student, model, state_dict, …), prefixes (module., backbone., base_encoder., …) and heads are
-    removed. Raises :class:`WeightsError` that lists what is missing, left over or of another shape.
+    removed. Raises :class:`WeightsError` if there are none.
     """
     state = _strip_prefixes(_unwrap(read_checkpoint(path), entry, path))
     state = {k: v for k, v in state.items() if not k.startswith(entry.dropped)}
-    if entry.remap is not None:
-        state = REMAPS[entry.remap](state)
+    return state if entry.remap is None else REMAPS[entry.remap](state)
+
+
+def fitted(entry: Entry, network: nn.Module, given: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The parameters ``given``, which ``path`` holds, as ``network`` takes them; see :func:`fit_state`."""
+    state = dict(given)
     expected = {k: v.shape for k, v in network.state_dict().items()}
     for key in expected.keys() - state.keys():  # files from before PyTorch 0.4.1 have no such counters
         if key.endswith("num_batches_tracked"):

@@ -10,7 +10,7 @@ import numpy as np
 from foundling import paths
 from foundling.datasets.base import Dataset, Problems, describe, files_present, tidy_boxes
 from foundling.datasets.images import AnyPath, image_size
-from foundling.datasets.voc_masks import mask_target
+from foundling.datasets.voc_masks import AUGMENTED_MAPS, mask_target
 from foundling.errors import DataMissing, ImageError
 from foundling.types import Sample, Target
 
@@ -20,6 +20,8 @@ CATEGORIES = (
 )  # fmt: skip
 YEARS = (2007, 2012)
 NO_HARD, MASKS = "_noh", "seg_"
+AUGMENTED = "seg_trainaug"
+OTHER_NAMES = {"trainaug": ("train_aug",)}  # of a split's list
 
 
 class Object(NamedTuple):
@@ -41,6 +43,9 @@ def open_voc(year: int, split: str, root: AnyPath | None = None) -> Dataset:
     A split that begins with ``seg_`` is one of the segmentation task (``ImageSets/Segmentation``): its objects are the
     instances of ``SegmentationObject``, with masks, and boxes around these; nothing is known there to be difficult or
     truncated, and what is void in the masks is nobody's. All masks are read on opening, some 5 ms an image.
+    ``seg_trainaug`` (2012, with the annotations of SBD) has no instances and so no targets: only label maps, in
+    ``SegmentationClassAug`` beside the list ``ImageSets/Segmentation/trainaug.txt``, neither of which comes with VOC;
+    :func:`foundling.datasets.semantic.semantic_truth` reads them.
 
     ``root`` is ``VOC<year>`` itself, a ``VOCdevkit``, or a folder that holds either; by default ``voc`` in the data
     folder. Sample names are file names.
@@ -53,10 +58,15 @@ def open_voc(year: int, split: str, root: AnyPath | None = None) -> Dataset:
     problems: Problems = defaultdict(list)
     ids = _split_ids(home, task, base)
     here = files_present(home / "JPEGImages", [f"{i}.jpg" for i in ids])
+    maps = files_present(home / AUGMENTED_MAPS, [f"{i}.png" for i in ids]) if split == AUGMENTED else set()
     samples = []
     for i in ids:
         if f"{i}.jpg" not in here:
             problems["image missing on disk (dropped)"].append(f"{i}.jpg")
+        elif split == AUGMENTED and f"{i}.png" not in maps:
+            problems[f"image without a label map in {AUGMENTED_MAPS} (dropped)"].append(f"{i}.jpg")
+        elif split == AUGMENTED:
+            samples.append(Sample(f"{i}.jpg", home / "JPEGImages" / f"{i}.jpg", int(i.replace("_", ""))))
         elif (target := _read(home, i, split, problems)) is not None:
             samples.append(Sample(f"{i}.jpg", home / "JPEGImages" / f"{i}.jpg", int(i.replace("_", "")), target))
     if not samples:
@@ -65,7 +75,10 @@ def open_voc(year: int, split: str, root: AnyPath | None = None) -> Dataset:
             f"{home}: none of the {len(ids)} images of split {split!r} is usable:{reasons}\n{_hint(year)}"
         )
     category_ids = tuple(range(1, len(CATEGORIES) + 1))
-    return Dataset(f"voc{year % 100:02}", split, tuple(samples), CATEGORIES, True, describe(problems), category_ids)
+    annotated = split != AUGMENTED
+    return Dataset(
+        f"voc{year % 100:02}", split, tuple(samples), CATEGORIES, annotated, describe(problems), category_ids
+    )
 
 
 def find_voc(year: int, root: Path, task: str = "Main") -> Path:
@@ -90,11 +103,13 @@ def _hint(year: int) -> str:
 
 
 def _split_ids(home: Path, task: str, split: str) -> list[str]:
-    file = home / "ImageSets" / task / f"{split}.txt"
+    """The ids that a list names: on every line first, alone or, in some lists of trainaug, as the path of an image."""
+    lists = [home / "ImageSets" / task / f"{name}.txt" for name in (split, *OTHER_NAMES.get(split, ()))]
+    file = next((file for file in lists if file.is_file()), lists[0])
     if not file.is_file():
         present = sorted(other.stem for other in file.parent.glob("*.txt") if "_" not in other.stem)
         raise DataMissing(f"{file}: no such split file; present here: {', '.join(present) or 'none'}")
-    return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+    return [Path(line.split()[0]).stem for line in file.read_text().splitlines() if line.strip()]
 
 
 def _read(home: Path, image: str, split: str, problems: Problems) -> Target | None:

@@ -13,6 +13,8 @@ from foundling.datasets.index_masks import read_labels
 from foundling.errors import ImageError
 from foundling.types import VOID, Target
 
+MAPS, AUGMENTED_MAPS = "SegmentationClass", "SegmentationClassAug"  # folders of label maps
+
 
 def mask_target(home: Path, image: str, classes: int, problems: Problems) -> Target | None:
     """The instances of ``SegmentationObject``, each of the class that most of its pixels have in ``SegmentationClass``.
@@ -25,7 +27,7 @@ def mask_target(home: Path, image: str, classes: int, problems: Problems) -> Tar
     try:
         size = image_size(home / "JPEGImages" / name)
         objects = read_labels(home / "SegmentationObject" / f"{image}.png")
-        kinds = read_labels(home / "SegmentationClass" / f"{image}.png")
+        kinds = read_labels(home / MAPS / f"{image}.png")
     except ImageError as error:
         problems["image whose masks cannot be read (dropped)"].append(str(error))
         return None

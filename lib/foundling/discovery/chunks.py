@@ -39,10 +39,10 @@ def _content(path: Path) -> str | None:
     return f"{len(content)}:{zlib.crc32(content):08x}"
 
 
-def code_digest() -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of the code that results depend on."""
+def code_digest(sources: Sequence[str] = SOURCES) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of the code that results depend on (patterns in the package)."""
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in SOURCES for path in paths.PACKAGE.glob(pattern)):
+    for path in sorted(path for pattern in sources for path in paths.PACKAGE.glob(pattern)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -21,7 +21,7 @@ from foundling.errors import ParameterError, WeightsError
 from foundling.files import write_bytes
 from foundling.training.monitor import AT_ONCE, prepare
 from foundling.training.networks import make_network
-from foundling.training.settings import MAY_CHANGE, Common
+from foundling.training.settings import MAY_CHANGE, Common, Steps
 from foundling.training.views import MEAN, STD
 
 NETWORK = ("architecture", "options")  # settings that say what the tensors of a state belong to
@@ -40,7 +40,7 @@ def beside(out: Path, ending: str) -> Path:
 # The state
 
 
-def save_state(file: Path, state: Mapping[str, Any], settings: Common, images: str) -> None:
+def save_state(file: Path, state: Mapping[str, Any], settings: Steps, images: str) -> None:
     """Write all that a run needs to go on; the previous state stays until this one is whole and on the disk.
 
     Raises FoundlingError if the disk is full; the previous state is then still there.
@@ -50,7 +50,7 @@ def save_state(file: Path, state: Mapping[str, Any], settings: Common, images: s
     write_bytes(file, content.getbuffer())
 
 
-def load_state(file: Path, settings: Common, images: str) -> dict[str, Any] | None:
+def load_state(file: Path, settings: Steps, images: str) -> dict[str, Any] | None:
     """What :func:`save_state` wrote, on the CPU; None if there is no such file.
 
     Raises WeightsError if the file is damaged or of another network, ParameterError if it is of a run with other
@@ -118,8 +118,9 @@ def write_history(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the history of a run as CSV; what a row does not have stays empty."""
     names = dict.fromkeys(name for row in rows for name in row)
     parts = [name for name in names if name not in FIRST_COLUMNS + LAST_COLUMNS]
+    last = [name for name in LAST_COLUMNS if name in names or not rows]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*FIRST_COLUMNS, *parts, *LAST_COLUMNS], lineterminator="\n")
+    writer = csv.DictWriter(text, [*FIRST_COLUMNS, *parts, *last], lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     write_bytes(file, text.getvalue().encode())

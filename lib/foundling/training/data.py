@@ -124,7 +124,7 @@ class TrainingSet:
             num_workers=self.workers,
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
         )
         for parts in loader:
             yield self._receive(parts)
@@ -145,7 +145,8 @@ def collate(pictures: Sequence[Picture]) -> tuple[Tensor, Tensor, tuple[str, ...
     return pixels, torch.tensor([picture.position for picture in pictures]), problems
 
 
-def _one_thread(worker: int) -> None:
+def one_thread(worker: int) -> None:
+    """What a process that decodes images does first."""
     cv2.setNumThreads(0)  # a forked process has none of the threads that OpenCV believes it has
 
 

@@ -7,12 +7,12 @@ import torch
 from timm.optim import Lars
 from torch import nn
 
-from foundling.training.settings import Common
+from foundling.training.settings import Steps
 
 EMBEDDINGS = ("pos_embed", "_token", "relative_position_bias_table")  # ends of parameters' names
 
 
-def make_optimiser(objective: nn.Module, settings: Common) -> torch.optim.Optimizer:
+def make_optimiser(objective: nn.Module, settings: Steps) -> torch.optim.Optimizer:
     """AdamW, or LARS, over what has a gradient; biases, norms and embeddings are neither decayed nor adapted.
 
     LARS (appendix A.3, by way of BYOL) is timm's: a weight's gradient with its decay is scaled by ``trust`` |w| /
@@ -33,7 +33,7 @@ def make_optimiser(objective: nn.Module, settings: Common) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2))
 
 
-def learning_rate(step: int, settings: Common) -> float:
+def learning_rate(step: int, settings: Steps) -> float:
     """The learning rate of step number ``step``, from 0: a linear warm-up, then a cosine to zero."""
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup

@@ -24,14 +24,46 @@ MAY_CHANGE = (
 )  # a resumed run may have others: no step depends on them
 
 
-class Common(BaseModel):
-    """What every objective takes: the network, the images, the optimiser, the machine. Sides are in pixels."""
+class Steps(BaseModel):
+    """What every training run takes: how many steps, of which size and how far, and when they are written down."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    objective: Literal["odin", "dino", "mae"] = Field("odin", description="what is learned: odin, dino or mae")
+    objective: str = Field(description="what is learned")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice, 0 to 2**31 - 1")
 
+    steps: int = Field(2600, ge=1, description="number of steps; the paper's: 1000 epochs of 312 steps")
+    batch: int = Field(24, ge=2, description="images a step over all devices together; the paper's: 4096 (ViT 2048)")
+    optimiser: Literal["adamw", "lars"] = Field(
+        "adamw", description="adamw or lars; the paper's: Adam for ViT (with a decay: adamw here), LARS for the others"
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, description="highest learning rate; the paper's: 3e-4 (ViT), 0.2 x batch / 256 (LARS)"
+    )
+    warmup: int = Field(150, ge=0, description="steps of linear warm-up before the cosine to 0; BYOL's: 10 epochs")
+    weight_decay: float = Field(
+        0.05, ge=0, description="none for biases, norms, embeddings; the paper's: 0.1, LARS 1.5e-6"
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay, or LARS's momentum; the paper's: 0.9 (ViT)")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second decay; the paper's: 0.95")
+    trust: float = Field(1e-3, gt=0, description="LARS only: trust coefficient; BYOL's: 1e-3")
+    clip: float = Field(1.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 1 for Swin alone")
+
+    workers: int = Field(2, ge=0, le=256, description="processes that decode images; 0: none beside the main one")
+    save_every: int = Field(100, ge=1, description="steps between two states that a killed run resumes from")
+    log_every: int = Field(10, ge=1, description="steps that one row of the history averages")
+
+    @model_validator(mode="after")
+    def _warming(self) -> "Steps":
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup = {self.warmup} must be less than steps = {self.steps}")
+        return self
+
+
+class Common(Steps):
+    """What every objective without masks takes: the network, the images, the machine as well. Sides are in pixels."""
+
+    objective: Literal["odin", "dino", "mae"] = Field("odin", description="what is learned: odin, dino or mae")
     architecture: str = Field(
         "vit_tiny_patch16_224",
         pattern=r"^[A-Za-z0-9_.]+$",
@@ -58,31 +90,10 @@ class Common(BaseModel):
         description="decode the images once and keep them in the data folder (images x side² x 3 bytes), until their "
         "files change; scenes always are",
     )
-    workers: int = Field(2, ge=0, le=256, description="processes that decode images; 0: none beside the main one")
-
-    steps: int = Field(2600, ge=1, description="number of steps; the paper's: 1000 epochs of 312 steps")
-    batch: int = Field(24, ge=2, description="images a step over all devices together; the paper's: 4096 (ViT 2048)")
-    optimiser: Literal["adamw", "lars"] = Field(
-        "adamw", description="adamw or lars; the paper's: Adam for ViT (with a decay: adamw here), LARS for the others"
-    )
-    learning_rate: float = Field(
-        1e-3, gt=0, description="highest learning rate; the paper's: 3e-4 (ViT), 0.2 x batch / 256 (LARS)"
-    )
-    warmup: int = Field(150, ge=0, description="steps of linear warm-up before the cosine to 0; BYOL's: 10 epochs")
-    weight_decay: float = Field(
-        0.05, ge=0, description="none for biases, norms, embeddings; the paper's: 0.1, LARS 1.5e-6"
-    )
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay, or LARS's momentum; the paper's: 0.9 (ViT)")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second decay; the paper's: 0.95")
-    trust: float = Field(1e-3, gt=0, description="LARS only: trust coefficient; BYOL's: 1e-3")
-    clip: float = Field(1.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 1 for Swin alone")
-
     precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the networks; losses are in fp32")
     compile: bool = Field(
         False, description="compile the networks, not their heads: pays on a GPU over thousands of steps"
     )
-    save_every: int = Field(100, ge=1, description="steps between two states that a killed run resumes from")
-    log_every: int = Field(10, ge=1, description="steps that one row of the history averages")
     monitor_every: int = Field(100, ge=1, description="steps between two looks for collapse")
     probes: int = Field(64, ge=2, le=1024, description="images that the look for collapse takes, 2 to 1024")
     export_at: list[Annotated[int, Field(ge=1)]] = Field(
@@ -94,8 +105,6 @@ class Common(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> "Common":
-        if self.warmup >= self.steps:
-            raise ValueError(f"warmup = {self.warmup} must be less than steps = {self.steps}")
         if self.dataset == "folder" and not self.root:
             raise ValueError("dataset 'folder' needs root: the folder that holds the images")
         if self.dataset == "scenes":
@@ -207,6 +216,32 @@ class Mae(Common):
             raise ValueError(
                 f"decoder_width = {self.decoder_width} must be a multiple of decoder_heads = {self.decoder_heads}"
             )
+        return self
+
+
+class Saliency(Steps):
+    """A saliency network on masks that other sources found; "the paper's" is BASNet's code."""
+
+    objective: Literal["saliency"] = Field("saliency", description="saliency")
+    width: int = Field(16, ge=1, le=256, description="channels at full resolution; the paper's: 64")
+    side: int = Field(
+        96, ge=32, le=2048, multiple_of=32, description="pixels that images are resized to, a square; the paper's: 256"
+    )
+    crop: int = Field(
+        64, ge=32, le=2048, multiple_of=32, description="side of the random crop that a step sees; the paper's: 224"
+    )
+    steps: int = Field(600, ge=1, description="number of steps; the paper's: 400,000")
+    batch: int = Field(8, ge=2, description="images a step; the paper's: 8")
+    warmup: int = Field(30, ge=0, description="steps of linear warm-up before the cosine to 0; the paper's: none")
+    weight_decay: float = Field(0.0, ge=0, description="none for biases and norms; the paper's: 0, which is Adam")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's second decay; the paper's: 0.999")
+    clip: float = Field(0.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 0")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; losses are in fp32")
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Saliency":
+        if self.crop > self.side:
+            raise ValueError(f"crop = {self.crop} must be at most side = {self.side}, of which it is cut")
         return self
 
 

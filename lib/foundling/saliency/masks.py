@@ -1,0 +1,65 @@
+"""What a source of saliency says of a set of images: one mask an image, or none."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from foundling.discovery.chunks import Record
+from foundling.discovery.export import decode_mask, encode_mask, pixel_mask
+from foundling.types import Failure
+
+SMALLEST = 400  # pixels of the original image above which COMUS keeps a mask (its crop would say nothing otherwise)
+
+
+@dataclass(frozen=True)
+class SaliencyMasks:
+    """One mask an image, in the pixels of the original image.
+
+    ``masks`` are COCO RLE dicts; ``None`` where nothing stands out, or the image failed (then ``sizes``, its height and
+    width, are 0, and it is among ``failures``). ``source`` says where they come from.
+    """
+
+    source: str
+    names: tuple[str, ...]
+    sizes: Int[np.ndarray, "image 2"]
+    masks: tuple[dict[str, Any] | None, ...]
+    failures: tuple[Failure, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def mask(self, i: int) -> Bool[np.ndarray, "height width"]:
+        """The pixels of image ``i`` that stand out: none where there is no mask."""
+        encoded = self.masks[i]
+        return np.zeros(tuple(self.sizes[i]), dtype=bool) if encoded is None else decode_mask(encoded)
+
+
+def without_small(found: SaliencyMasks, above: int = SMALLEST) -> SaliencyMasks:
+    """The same without the masks of ``above`` pixels or fewer (COMUS, ``min_size``)."""
+    kept = tuple(mask if mask is not None and decode_mask(mask).sum() > above else None for mask in found.masks)
+    return replace(found, masks=kept)
+
+
+def union_mask(record: Record, label: str) -> dict[str, Any] | None:
+    """All that the method ``label`` found in one image (a record of ``discover_images``) as one mask in its pixels.
+
+    Methods that give boxes alone are taken at their boxes. ``None`` if they found nothing.
+    """
+    result, size = record["methods"][label], record["size"]
+    pixels = np.zeros(size, dtype=bool)
+    for mask in result["masks"]:
+        pixels |= pixel_mask(decode_mask(mask), record["patch_size"], record["seen"], size)
+    for box in () if result["masks"] else result["boxes"]:
+        pixels |= box_mask(box, size)
+    return encode_mask(pixels) if pixels.any() else None
+
+
+def box_mask(box: list[float], size: list[int]) -> Bool[np.ndarray, "height width"]:
+    """The pixels of an image of ``size`` whose centres lie in a box."""
+    inside = [
+        (low <= np.arange(side) + 0.5) & (np.arange(side) + 0.5 < high)
+        for low, high, side in zip(box[1::-1], box[:1:-1], size, strict=True)
+    ]
+    return np.outer(*inside)

@@ -1,0 +1,244 @@
+"""Masks of sources: at the pixels of the original image, alike for all sources; networks, resumed runs, bad files."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foundling.backbones import Backbone, load_backbone
+from foundling.discovery import discover_images
+from foundling.discovery.export import decode_mask, encode_mask
+from foundling.errors import ParameterError
+from foundling.saliency import (
+    SALIENCY,
+    SaliencyMasks,
+    SaliencyNetwork,
+    load_saliency_network,
+    masks_of,
+    predict_masks,
+    saliency_masks,
+    without_small,
+)
+from foundling.saliency.masks import box_mask, union_mask
+from foundling.saliency.predict import enlarge, refined_maps, salient, squeeze
+from foundling.types import Sample
+
+
+@pytest.fixture(scope="module")
+def network() -> SaliencyNetwork:
+    """One whose maps vary: few channels die of a ReLU less easily with larger weights."""
+    found = load_saliency_network("random", width=2, side=32)
+    generator = torch.Generator().manual_seed(0)
+    for module in found.network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
+    return found
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone("scenes_odin")
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    """Five images of several sizes, a bright square on noise; the fourth is no image."""
+    rng = np.random.default_rng(0)
+    found = []
+    for i, (height, width) in enumerate([(48, 64), (64, 48), (50, 50), (9, 9), (40, 72)]):
+        pixels = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
+        pixels[height // 4 : height // 2, width // 4 : width // 2] = (250, 200, 40)
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(pixels).save(path)
+        found.append(Sample(path.name, path, i))
+    found[3].path.write_bytes(b"no image")
+    return found
+
+
+# From maps to masks
+
+
+def test_maps_are_stretched_over_an_image_or_over_a_batch() -> None:
+    maps = torch.tensor([[[0.0, 0.2], [0.4, 0.3]], [[0.5, 1.0], [0.75, 0.8]], [[0.3, 0.3], [0.3, 0.3]]])
+    np.testing.assert_array_equal(
+        salient(maps), [[[False, False], [True, True]], [[False, True], [False, True]], np.zeros((2, 2), bool)]
+    )  # 0.2 and 0.75 are the middle of their images: not above it
+    np.testing.assert_array_equal(
+        salient(maps, "batch"), [np.zeros((2, 2), bool), [[False, True], [True, True]], np.zeros((2, 2), bool)]
+    )
+
+
+def test_masks_are_enlarged_without_a_change_of_shape() -> None:
+    mask = np.zeros((4, 4), dtype=bool)
+    mask[1:3, 1:2] = True
+    np.testing.assert_array_equal(enlarge(mask, (8, 12)), np.kron(mask, np.ones((2, 3))).astype(bool))
+    assert squeeze(np.zeros((30, 50, 3), dtype=np.uint8), 16).shape == (16, 16, 3)
+
+
+def test_a_box_covers_the_pixels_whose_centres_it_holds() -> None:
+    mask = box_mask([1.0, 0.4, 3.6, 2.0], [3, 5])
+    np.testing.assert_array_equal(mask, [[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]])
+    assert not box_mask([1.6, 0.0, 2.4, 3.0], [3, 5]).any()  # between two centres
+
+
+def test_all_objects_of_an_image_make_one_mask() -> None:
+    masks = np.zeros((2, 2, 3), dtype=bool)
+    masks[0, 0, 0] = masks[1, 1, 2] = True
+    record = {"size": [8, 12], "seen": [8, 12], "patch_size": 4, "index": 0, "name": "a"}
+    both = record | {
+        "methods": {"m": {"masks": [encode_mask(mask) for mask in masks], "boxes": [[0.0, 0.0, 1.0, 1.0]] * 2}}
+    }
+    found = union_mask(both, "m")
+    assert found is not None
+    np.testing.assert_array_equal(decode_mask(found), np.kron(masks.any(0), np.ones((4, 4))).astype(bool))
+    boxes = record | {"methods": {"m": {"masks": [], "boxes": [[0.0, 0.0, 4.0, 4.0], [8.0, 4.0, 12.0, 8.0]]}}}
+    assert union_mask(boxes, "m") == found
+    assert union_mask(record | {"methods": {"m": {"masks": [], "boxes": []}}}, "m") is None
+
+
+def test_small_masks_count_as_none() -> None:
+    large, small = np.zeros((2, 30, 30), dtype=bool)
+    large[:21, :20], small[:20, :20] = True, True  # 420 and 400 pixels: the limit itself is too small
+    masks = SaliencyMasks(
+        "a", ("a", "b", "c"), np.array([[30, 30]] * 3), (encode_mask(large), encode_mask(small), None)
+    )
+    assert [mask is not None for mask in without_small(masks).masks] == [True, False, False]
+    assert without_small(masks, 0).masks == masks.masks
+    np.testing.assert_array_equal(masks.mask(0), large)
+    assert masks.mask(2).shape == (30, 30) and not masks.mask(2).any()
+
+
+# A network over images
+
+
+def test_masks_of_a_network_are_those_of_its_maps(network: SaliencyNetwork, samples: list[Sample]) -> None:
+    found = predict_masks(network, samples, batch_size=2, progress=False)
+    assert found.names == ("0.png", "1.png", "2.png", "3.png", "4.png")
+    assert [failure.name for failure in found.failures] == ["3.png"]
+    assert found.failures[0].index == 3 and "3.png" in found.failures[0].error
+    np.testing.assert_array_equal(found.sizes, [[48, 64], [64, 48], [50, 50], [0, 0], [40, 72]])
+    for i in (0, 1, 2, 4):
+        square = squeeze(np.array(Image.open(samples[i].path)), 32)
+        with torch.no_grad():
+            pixels = torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255
+            mean, std = (torch.tensor(x).view(3, 1, 1) for x in (network.mean, network.std))
+            logits = network.network((pixels - mean) / std)[0, 0].double()
+        values = logits.sigmoid().numpy()
+        expected = (values - values.min()) / (values.max() - values.min())
+        rows, columns = ((np.arange(n) * 32 / n).astype(int) for n in found.sizes[i])
+        clear = np.abs(expected - 0.5) > 1e-4
+        np.testing.assert_array_equal(
+            found.mask(i)[clear[rows][:, columns]], (expected > 0.5)[rows][:, columns][clear[rows][:, columns]]
+        )
+
+
+def test_a_batch_shares_its_scale(network: SaliencyNetwork, samples: list[Sample]) -> None:
+    squares = np.stack([squeeze(np.array(Image.open(samples[i].path)), 32) for i in (0, 1)])
+    masks = salient(refined_maps(network, squares), "batch")
+    found = predict_masks(network, samples[:2], scale="batch", batch_size=2, progress=False)
+    for i in (0, 1):
+        np.testing.assert_array_equal(found.mask(i), enlarge(masks[i], tuple(found.sizes[i].tolist())))
+    alone = predict_masks(network, samples[:2], scale="batch", batch_size=1, progress=False)
+    assert alone.masks == predict_masks(network, samples[:2], progress=False).masks
+
+
+@pytest.mark.parametrize("scale", ["image", "batch"])
+def test_an_interrupted_run_goes_on(
+    network: SaliencyNetwork, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: str
+) -> None:
+    from foundling.saliency import predict
+
+    calls: list[int] = []
+    plain = predict.refined_maps
+    monkeypatch.setattr(predict, "refined_maps", lambda n, squares: (calls.append(len(squares)), plain(n, squares))[1])
+    options: dict[str, Any] = {"scale": scale, "batch_size": 2, "chunk": 2, "progress": False}
+    whole = predict_masks(network, samples, **options)
+    out = tmp_path / "out"
+    predict_masks(network, samples[:2], out=out, **options)
+    calls.clear()
+    again = predict_masks(network, samples, out=out, **options)
+    assert again.masks == whole.masks and calls == [1, 1]  # the third, whose neighbour is no image, and the fifth
+    good = Image.open(samples[0].path)
+    good.save(samples[3].path, format="PNG")
+    calls.clear()
+    mended = predict_masks(network, samples, out=out, **options)
+    assert mended.masks[3] is not None and not mended.failures
+    calls.clear()
+    assert predict_masks(network, samples, out=out, **options).masks == mended.masks and not calls
+    other = replace(network, checksum="another")
+    predict_masks(other, samples, out=out, **options)
+    assert sum(calls) == 5
+    predict_masks(network, samples[:2], out=out, **options)
+    assert [path.name for path in out.iterdir()] == ["boxes_000000.json"]
+
+
+# Sources behind one interface
+
+
+def test_sources_share_one_interface(network: SaliencyNetwork, backbone: Backbone, samples: list[Sample]) -> None:
+    sources: dict[str, dict[str, Any]] = {name: {} for name in SALIENCY} | {
+        "dino_seg": {"head": "bcc"}, "middle": {"source": "centre_box"}, "coarse": {"source": "lost", "k": 1},
+    }  # fmt: skip
+    found = saliency_masks(sources, samples, backbone, network, progress=False)
+    assert list(found) == list(sources)
+    for masks in found.values():
+        assert masks.names == tuple(sample.name for sample in samples)
+        assert [failure.name for failure in masks.failures] == ["3.png"] and masks.masks[3] is None
+        for i in (0, 1, 2, 4):
+            encoded = masks.masks[i]
+            assert encoded is None or encoded["size"] == found["lost"].sizes[i].tolist()
+    assert found["network"].masks == predict_masks(network, samples, progress=False).masks
+    expected = discover_images(backbone, samples, {"tokencut": {}}, progress=False)
+    assert found["tokencut"].masks == masks_of(expected, "tokencut").masks
+    middle = found["middle"].mask(2)  # a box of half the area, in the middle
+    np.testing.assert_array_equal(middle, middle[::-1, ::-1])
+    assert abs(middle.mean() - 0.5) < 0.03
+
+
+def test_results_are_kept_and_small_masks_left_out(
+    network: SaliencyNetwork, backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    sources: dict[str, dict[str, Any]] = {"lost": {}, "net": {"source": "network", "scale": "batch", "batch_size": 3}}
+    out = tmp_path / "out"
+    first = saliency_masks(sources, samples, backbone, network, out=out, progress=False)
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    assert {path.relative_to(out).as_posix() for path in files} == {
+        "discovery/boxes_000000.json", "net/boxes_000000.json",
+    }  # fmt: skip
+    again = saliency_masks(sources, samples[:3], backbone, network, out=tmp_path / "b", progress=False)
+    assert again["lost"].masks == first["lost"].masks[:3]
+    large = saliency_masks(sources, samples, backbone, network, out=out, above=10**6, progress=False)
+    assert not any(large["lost"].masks) and not any(large["net"].masks)
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({}, "no source of saliency given: choose one or more of spectral, dino_seg"),
+        ({"basnet": {}}, r"unknown source of saliency 'basnet' \(for 'basnet'\): choose one of spectral"),
+        ({"lost": {"q": 1}}, r"method lost has no setting 'q'"),
+        ({"network": {"threshold": 0.3}}, r"network has no setting 'threshold': legal are scale, batch_size"),
+        ({"network": {"scale": "set"}}, r"scale is 'set': choose one of image, batch"),
+        ({"network": {"batch_size": 0}}, r"batch_size=0: must be at least 1"),
+    ],
+)
+def test_a_wrong_source_is_named(
+    network: SaliencyNetwork, backbone: Backbone, sources: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ParameterError, match=message):
+        saliency_masks(sources, [], backbone, network, progress=False)
+
+
+def test_a_source_needs_its_network(backbone: Backbone, network: SaliencyNetwork) -> None:
+    with pytest.raises(ParameterError, match="the source 'lost' needs a backbone: pass backbone="):
+        saliency_masks({"lost": {}}, [], network=network)
+    with pytest.raises(ParameterError, match="the source 'net' needs a network: pass network="):
+        saliency_masks({"net": {"source": "network"}}, [], backbone)
+    with pytest.raises(ParameterError, match="no results under 'b': choose one of a"):
+        masks_of(discover_images(backbone, [], {"a": {"method": "centre_box"}}, progress=False), "b")
+    empty = saliency_masks({"lost": {}}, [], backbone, progress=False)["lost"]
+    assert len(empty) == 0
