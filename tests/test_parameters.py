@@ -193,6 +193,68 @@ def test_backbones_to_compare_need_what_lost_reads_and_no_more():
         check_names(validate(TWO, {**compare, "methods": queries}), "x")
 
 
+TEN = "10_ablations"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"grids": {}}, "grids = {}, of type dict, is not legal"),
+        ({"grids": {"Lost": {"method": "lost"}}}, "grids: label 'Lost' may hold lower-case letters"),
+        ({"grids": {"lost": {"k": [1]}}}, "grids.lost needs 'method'"),
+        ({"grids": {"lost": {"method": "lost", "k": []}}}, "grids.lost: k has no values"),
+        ({"grids": {"lost": {"method": "lost", "k": [1, 1]}}}, "grids.lost: k has 1 twice"),
+        ({"norm": "first"}, "norm = 'first', of type str, is not legal: it should be 'last', 'all' or 'none'"),
+        ({"bias": 1}, "bias = 1, of type int, is not legal: it should be a valid boolean"),
+        ({"compare_backbones": ["scenes_mae"]}, "compare_backbones = ['scenes_mae'], of type list, is not legal"),
+        ({"proposal_ks": [[2], []]}, "proposal_ks.1 = [], of type list, is not legal"),
+        ({"proposal_ks": [[2], [2]]}, "proposal_ks has [2] twice: keep one"),
+        ({"saliency_backbones": ["none", "none"]}, "saliency_backbones has 'none' twice"),
+    ],
+)
+def test_what_is_wrong_in_a_grid_is_named(values, message):
+    with pytest.raises(ParameterError) as caught:
+        validate(TEN, values)
+    assert message in str(caught.value)
+
+
+def test_every_variant_of_a_grid_is_held_against_its_method_and_the_network():
+    grids = {"lost": {"method": "lost", "k": [1, "2"]}, "cut": {"method": "tokencutt"}}
+    with pytest.raises(ParameterError) as caught:
+        check_names(validate(TEN, {"grids": grids, "saliency_backbones": ["scenes_ma"]}), "x")
+    text = str(caught.value)
+    assert "x: grids.lost.k-2: k = '2', of type str" in text and "grids.cut: unknown method 'tokencutt'" in text
+    with pytest.raises(
+        ParameterError, match="saliency_backbones: unknown backbone 'scenes_ma': did you mean 'scenes_mae'"
+    ):
+        check_names(validate(TEN, {"saliency_backbones": ["scenes_ma"]}), "x")
+    check_names(validate(TEN, {"saliency_backbones": ["scenes_ma"], "proposal_ks": []}), "x")
+    with pytest.raises(ParameterError, match="bias and norm: dino_resnet50 is a CNN"):
+        check_names(validate(TEN, {"backbone": "dino_resnet50", "bias": False}), "x")
+    only = {"seg": {"method": "dino_seg"}}
+    with pytest.raises(ParameterError, match=r"not one variant reads what dino_resnet50 has \(keys, tokens\)"):
+        check_names(validate(TEN, {"backbone": "dino_resnet50", "grids": only}), "x")
+
+
+def test_variants_that_a_network_cannot_serve_are_told_apart():
+    grids = {"lost": {"method": "lost", "facet": ["queries", "keys"]}, "seg": {"method": "dino_seg"}}
+    given = validate(TEN, {"backbone": "dino_resnet50", "grids": grids})
+    assert given.by_grid() == {"lost": {"lost.facet-keys": {"method": "lost", "facet": "keys"}}, "seg": {}}
+    assert given.served()[1] == {"lost": "dino_resnet50 has no queries", "seg": "dino_resnet50 has no attention"}
+
+
+def test_proposals_change_one_step_at_a_time():
+    given = validate(TEN, {"proposal_ks": [[2], [2, 3]], "saliency_backbones": ["none", "scenes_mae:random"]})
+    whole = {"ks": [2, 3], "saliency": "scenes_mae:random", "split": True}
+    assert given.proposal_variants() == {
+        "default": whole,
+        "k2": {**whole, "ks": [2]},
+        "saliency_none": {**whole, "saliency": "none"},
+        "not_split": {**whole, "split": False},
+    }
+    assert given.networks() == [("scenes_odin", "pretrained"), ("scenes_mae", "random")]
+
+
 def test_a_split_is_checked_against_its_dataset():
     with pytest.raises(ParameterError, match="dataset 'voc07' has no split 'trainvall': did you mean 'trainval'"):
         check_names(validate(TWO, {"dataset": "voc07", "split": "trainvall"}), "x")

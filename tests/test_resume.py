@@ -22,6 +22,9 @@ PATIENCE = 900  # seconds; a loaded machine is slow
 
 ONE_CELLS = [
     start_source("01_features"),
+    "import os, pathlib\n"
+    "if pathlib.Path(os.environ['TEST_BREAK']).exists() and seed == 9:\n    raise ValueError('nine')",
+    "run.metric('auc.keys', 50.0 + seed, 40.0, 60.0 + seed)",
     "run.metric('images', len(run.open_dataset()))",
     "run.finish()",
 ]
@@ -88,6 +91,7 @@ def environment(checkout) -> dict[str, str]:
         "FOUNDLING_DATA": str(checkout / "data"),
         "TEST_HERE": str(checkout / "here"),
         "TEST_WAIT": str(checkout / "wait"),
+        "TEST_BREAK": str(checkout / "break"),
     }
 
 
@@ -198,6 +202,50 @@ def test_what_runs_again_is_what_has_changed(checkout, start):
     said = finish(start("--dry-run"), checkout)
     assert f"tiny_{TWO}" in said and "tiny_01_features" not in said
     assert (report / "index.html").is_file()
+
+
+SWEPT = """\
+title: A sweep
+shared: {{dataset: folder, root: {photos}, weights: random, compare_backbones: []}}
+notebooks: {{01_features: {{limit: 3}}}}
+sweep:
+  01_features: {{backbone: [scenes_odin, scenes_mae], seed: [4, 9]}}
+resources: {{threads: 1}}
+"""
+
+
+def test_a_sweep_is_one_job_a_point_and_asks_for_what_is_new(checkout, start):
+    (checkout / "studies" / "swept.yaml").write_text(SWEPT.format(photos=checkout / "photos"))
+    said = finish(start("--dry-run", study="swept"), checkout)
+    for backbone in ("scenes_odin", "scenes_mae"):
+        for seed in (4, 9):
+            assert f"swept_01_features/backbone-{backbone}__seed-{seed}" in said
+    assert "swept_report" in said
+
+
+@pytest.mark.slow  # 60 s: five notebook runs
+@pytest.mark.notebook
+def test_a_point_that_fails_is_missing_on_the_page_and_the_only_one_to_run_again(checkout, start):
+    study, report = checkout / "studies" / "swept.yaml", checkout / "reports" / "swept"
+    study.write_text(SWEPT.format(photos=checkout / "photos").replace("scenes_odin, scenes_mae", "scenes_odin"))
+    (checkout / "break").touch()
+    said = finish(start("--keep-going", study="swept"), checkout, well=False)
+    assert "ValueError: nine" in said
+    four, nine = (report / "01_features" / f"backbone-scenes_odin__seed-{seed}" for seed in (4, 9))
+    assert (four / "metrics.json").is_file() and not (nine / "metrics.json").exists()
+    page = (report / "index.html").read_text()
+    assert "1 of 2 points are missing" in page and "missing, failed: ValueError: nine" in page
+    (checkout / "break").unlink()
+    first = (four / "metrics.json").stat().st_mtime_ns
+    finish(start("--keep-going", study="swept"), checkout)
+    assert (four / "metrics.json").stat().st_mtime_ns == first, "it was done, and ran again"
+    page = (report / "index.html").read_text()
+    assert "points are missing" not in page and "59.0 [40.0, 69.0]" in page
+    assert (report / "tables" / "01_features.csv").is_file() and (report / "figures" / "01_features.png").is_file()
+    assert "Nothing to be done" in finish(start("--dry-run", study="swept"), checkout)
+    shutil.rmtree(nine)  # the page is still there
+    said = finish(start("--dry-run", study="swept"), checkout)
+    assert "seed-9" in said and "seed-4" not in said and "swept_report" in said
 
 
 def test_a_wrong_study_file_stops_snakemake_with_one_message(checkout, start):

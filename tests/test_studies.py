@@ -388,8 +388,32 @@ def test_each_row_of_odin_is_declared_by_a_study_that_shows_it():
             assert (row["table"], row["metric"].lower(), row["value"]) in shown[name], f"{name} does not show {row}"
 
 
+def step_rows():
+    """Tables 4 to 6 of instance-ness: steps of making proposals, set beside our proposals themselves."""
+    return [row for table in ("Table 4", "Table 5", "Table 6") for row in published(paper="instanceness", table=table)]
+
+
+def test_each_step_of_proposals_is_declared_by_a_study_that_takes_it():
+    claims = {
+        name: [row_key(r) for s in selectors for r in published(**s)]
+        for name, selectors in published_selectors().items()
+    }
+    named = {"none": "none", "MAE": "mae_vitb16", "DINO": "dino_vitb16"}
+    for row in step_rows():
+        (declared,) = [name for name, keys in claims.items() if row_key(row) in keys]
+        p = load_study(declared).run(TEN).parameters
+        assert (p.dataset, p.split, p.backbone, p.proposal_limit) == ("coco", "val2017", "mae_vitb16", 0)
+        about, _, value = row["setting"].rpartition("; ")[2].partition("=")
+        default = {"ks": [2, 3, 4, 5], "saliency": "dino_vitb16", "split": True}
+        if about == "k":
+            default["ks"] = [2, 3, 4, 5] if value == "2-5" else [int(value)]
+        else:
+            default |= {"saliency": named[value]} if about == "saliency" else {"split": value == "yes"}
+        assert default in p.proposal_variants().values(), row
+
+
 def test_no_study_declares_a_row_of_another_kind():
-    wanted = {row_key(row) for row in [*wanted_rows(), *odin_rows()]}
+    wanted = {row_key(row) for row in [*wanted_rows(), *odin_rows(), *step_rows()]}
     for name, selectors in published_selectors().items():
         for selector in selectors:
             assert {row_key(row) for row in published(**selector)} <= wanted, f"{name}: {selector}"

@@ -22,6 +22,7 @@ from foundling.parameters_base import BackboneName as BackboneName
 from foundling.parameters_base import Parameters as Parameters
 from foundling.parameters_base import check_label
 from foundling.parameters_base import split_backbone as split_backbone
+from foundling.parameters_instances import Instanceness
 from foundling.paths import ROOT
 
 # Label -> method and its settings, chosen on the first 150 scenes of single_train: those of LOST, TokenCut and DINO-seg
@@ -140,6 +141,7 @@ class RepresentationLearning(Parameters):
 NOTEBOOKS: dict[str, type[Parameters]] = {
     "01_features": Features,
     "02_single_object_discovery": SingleObjectDiscovery,
+    "03_instanceness": Instanceness,
     "08_representation_learning": RepresentationLearning,
     "10_ablations": Ablations,
 }
@@ -187,6 +189,8 @@ def check_names(parameters: Parameters, where: str) -> None:
         wrong += _wrong_learning(parameters)
     if isinstance(parameters, Ablations):
         wrong += _wrong_ablations(parameters)
+    if isinstance(parameters, Instanceness):
+        wrong += _wrong_instances(parameters)
     if wrong:
         raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
 
@@ -242,6 +246,18 @@ def _unserved(parameters: SingleObjectDiscovery) -> list[str]:
     return wrong
 
 
+def _wrong_instances(parameters: Instanceness) -> list[str]:
+    """Networks that do not have the facet."""
+    from foundling.backbones import BACKBONES
+
+    names = dict.fromkeys(name for name, _ in parameters.networks() if name in BACKBONES)
+    return [
+        f"facet is {parameters.facet!r}, which {name} does not have: choose one of {', '.join(BACKBONES[name].facets)}"
+        for name in names
+        if parameters.facet not in BACKBONES[name].facets
+    ]
+
+
 def _wrong_ablations(parameters: Ablations) -> list[str]:
     """Settings of the grids that are wrong, what a CNN does not have, and grids that this network serves nothing of."""
     from foundling.backbones import BACKBONES
@@ -255,6 +271,9 @@ def _wrong_ablations(parameters: Ablations) -> list[str]:
         wrong.append(
             f"bias and norm: {parameters.backbone} is a CNN, which has neither: leave bias true and norm 'last'"
         )
+    for name in parameters.saliency_backbones if parameters.proposal_ks else ():
+        if name != "none" and (base := split_backbone(name)[0]) not in BACKBONES:
+            wrong.append(f"saliency_backbones: unknown backbone {base!r}{suggest(base, [*BACKBONES, 'none'])}")
     if not parameters.served()[0]:
         facets = ", ".join(BACKBONES[parameters.backbone].facets)
         wrong.append(f"grids: not one variant reads what {parameters.backbone} has ({facets}): give other settings")

@@ -21,7 +21,18 @@ TINY_LEARNING = {
     "training": {"tiny": {**TINY_RUN, "export_at": [2], "monitor_every": 2}}, "choose_limit": 4, "lost_ks": [1, 5],
     "lost_facets": ["keys"], "taus": [0.2], "overlap_ks": [1, 4, 16], "overlap_limit": 4, "video_limit": 1,
 }  # fmt: skip
-FURTHER = {"08_representation_learning": TINY_LEARNING}  # what makes a notebook small beside TINY
+TINY_ABLATIONS = {
+    "grids": {
+        "lost": {"method": "lost", "k": [1, 20], "facet": ["keys", "tokens"]},
+        "tokencut": {"method": "tokencut", "tau": [0.4, 0.2]},
+        "dino_seg": {"method": "dino_seg", "head": 0},
+    },
+    "proposal_ks": [[2], [2, 3]], "saliency_backbones": ["none", "scenes_odin:random"], "proposal_limit": 4,
+}  # fmt: skip
+FURTHER = {
+    "10_ablations": TINY_ABLATIONS,
+    "08_representation_learning": TINY_LEARNING,
+}  # what makes a notebook small beside TINY
 MAX_BYTES = 6_000_000  # of an executed notebook
 LONGEST_CELL = 30  # lines of code
 
@@ -125,6 +136,37 @@ def test_representation_learning_without_training_videos_or_methods(tmp_path):  
     assert 0 < metrics["abo_i.scenes_odin"] < 100
     assert not any(name.startswith(("corloc", "tokencut", "jf")) for name in metrics)
     assert "jf.scenes_odin" in provenance["not_available"]
+
+
+@pytest.mark.notebook
+def test_ablations(tmp_path):  # 20 s
+    metrics, provenance = run("10_ablations", tmp_path, compare_backbones=[])
+    check_results(tmp_path)
+    labels = ["lost", "lost.facet-tokens", "lost.k-20", "lost.k-20.facet-tokens", "tokencut", "tokencut.tau-0.2"]
+    for label in (*labels, "dino_seg"):
+        assert metrics[f"corloc.{label}"] * 6 / 100 == pytest.approx(round(metrics[f"corloc.{label}"] * 6 / 100))
+        if (grid := label.partition(".")[0]) != label:
+            change = metrics[f"corloc.{label}"] - metrics[f"corloc.{grid}"]
+            assert metrics[f"difference.{label}"] == pytest.approx(change)
+    assert metrics["gap.tokencut"] > 0 and metrics["undefined_cuts.tokencut"] == 0
+    for label in ("default", "k2", "saliency_none", "not_split"):
+        assert 0 <= metrics[f"proposals.{label}.ap"] <= metrics[f"proposals.{label}.ap50"] <= 100
+    assert metrics["proposals.saliency_none.count"] >= metrics["proposals.default.count"]
+    assert "proposals.default.ap.difference" not in metrics and "proposals.k2.ap.difference" in metrics
+    assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random"}
+
+
+@pytest.mark.notebook
+def test_ablations_of_another_block_on_a_network_that_lacks_a_facet(tmp_path):  # 15 s
+    small = {"proposal_ks": [], "compare_backbones": [], "limit": 3}
+    grids = {"lost": {"method": "lost", "facet": ["keys", "queries"]}, "dino_seg": {"method": "dino_seg"}}
+    metrics, provenance = run(
+        "10_ablations", tmp_path, backbone="dino_resnet50", weights="random", grids=grids, **small
+    )
+    check_results(tmp_path)
+    assert "corloc.lost" in metrics and not any(name.startswith("corloc.dino_seg") for name in metrics)
+    assert provenance["not_available"]["corloc.lost.facet-queries"] == "dino_resnet50 has no queries"
+    assert not any(name.startswith(("gap", "proposals")) for name in metrics)
 
 
 @pytest.mark.notebook

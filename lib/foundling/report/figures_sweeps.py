@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from scipy.stats import spearmanr
 
 from foundling.report.style import ACCENT, FAINT, FOUND, INK, PALETTE, QUIET, styled, subplots
@@ -19,6 +20,26 @@ ROW, PANEL = 0.26, 2.5  # inches
 def axis_text(value: Any) -> str:
     """The value of an axis as a reader of tables and figures sees it."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def in_words(settings: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The settings called ``names`` in few words: numbers with their name, switches by name where on, words alone."""
+    words = []
+    for name in names:
+        value = settings[name]
+        if isinstance(value, bool):
+            words += [name] if value else []
+        else:
+            words.append(value if isinstance(value, str) else f"{name} {axis_text(value)}")
+    return words
+
+
+def gap_axis(ax: Axes) -> None:
+    """A logarithmic axis of gaps with plain numbers, also where it covers less than a decade."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 @styled
@@ -68,7 +89,7 @@ def _gaps(ax: Axes, scores: Sequence[Any], row_of: Mapping[str, int]) -> None:
     own = [score for score in scores if score.label == score.group]
     ax.plot([s.gap for s in others], [row_of[s.point.name] for s in others], "|", color=QUIET, markersize=7, alpha=0.6)
     ax.plot([s.gap for s in own], [row_of[s.point.name] for s in own], "o", color=PALETTE[2], markersize=5.5, zorder=4)
-    ax.set_xscale("log")
+    gap_axis(ax)
     ax.set_title("spectral gap")
     ax.set_xlabel("median gap, " + ", ".join(dict.fromkeys(score.group for score in scores)))
 
@@ -125,7 +146,7 @@ def gaps_and_scores(scores: Sequence[Any], axes: Mapping[str, Sequence[Any]], na
             markersize=5,
             label=axis_text(value),
         )
-    ax.set_xscale("log")
+    gap_axis(ax)
     ax.set_xlabel("median spectral gap λ3 − λ2")
     ax.set_ylabel(name)
     ax.set_ylim(bottom=0)
@@ -149,7 +170,7 @@ def variants_by_gap(ax: Axes, gaps: Mapping[str, float], results: Mapping[str, A
             if score.low is not None:
                 ax.plot([gaps[label]] * 2, [score.low, score.high], color=color, linewidth=1.2, alpha=0.6)
             ax.plot(gaps[label], score.value, "o", color=color, markersize=6, label=named)
-    ax.set_xscale("log")
+    gap_axis(ax)
     ax.set_xlabel("median spectral gap λ3 − λ2")
     ax.set_ylabel("CorLoc (%)")
     ax.set_ylim(bottom=0)
