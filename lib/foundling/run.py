@@ -37,7 +37,7 @@ from foundling.report.display import show_saved
 from foundling.report.style import save_figure
 from foundling.report.tables import read_captions, write_caption, write_table
 
-NAME = re.compile(r"[A-Za-z0-9_@:-]+(\.[A-Za-z0-9_@:-]+)*")
+NAME = re.compile(r"[A-Za-z0-9_@:+-]+(\.[A-Za-z0-9_@:+-]+)*")
 
 
 @dataclass

@@ -11,6 +11,7 @@ from foundling.errors import ParameterError
 from foundling.report.style import ACCENT, FAINT, FILL, FOUND, INK, PALETTE, as_array, styled
 from foundling.report.tables import format_cell
 
+MARKERS = "os^D"  # each goes with all colours before the next
 Numbers = Sequence[float | int | None] | np.ndarray
 Triple = Sequence[float | int | None]  # value, low, high
 
@@ -116,7 +117,8 @@ def grouped_intervals(
         value, low, high = (_floats([triple[part] for triple in triples]) for part in range(3))
         spread = np.stack([value - low, high - value]).clip(min=0)  # [2, group]
         color = PALETTE[i % len(PALETTE)]
-        ax.errorbar(x, value, yerr=np.nan_to_num(spread), fmt="o", color=color, elinewidth=1.4, markersize=5,
+        marker = MARKERS[i // len(PALETTE) % len(MARKERS)]
+        ax.errorbar(x, value, yerr=np.nan_to_num(spread), fmt=marker, color=color, elinewidth=1.4, markersize=5,
                     capsize=2.5, label=name, zorder=3)  # fmt: skip
         for gone in x[np.isnan(value)]:
             ax.annotate("n/a", (gone, 0), (0, 3), textcoords="offset points", ha="center", fontsize=7, color=color)
