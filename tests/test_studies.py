@@ -149,13 +149,29 @@ def test_a_sweep_is_one_run_for_every_combination_under_a_name_that_stays(study_
         study.run("01_features", "block--1")
 
 
+def test_the_list_of_studies_counts_their_runs(monkeypatch, tmp_path, capsys):
+    from foundling import cli
+
+    monkeypatch.setattr(paths, "REPORTS", tmp_path)
+    first = load_study("settings_scenes").runs[0]
+    (tmp_path / "settings_scenes" / first.name).mkdir(parents=True)
+    (tmp_path / "settings_scenes" / first.name / "metrics.json").write_text("{}")
+    assert cli.main(["studies"]) == 0
+    lines = {line.split()[0]: line.split()[1:4] for line in capsys.readouterr().out.splitlines()}
+    assert lines["settings_scenes"][:2] == ["16", "1"] and lines["voc07_noh"][:2] == ["1", "0"]
+    assert set(lines) == {"study", *study_names()}
+    assert cli.main(["studies", "settings_scenes"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[2].split() == [first.name, "done"] and said[3].endswith("to do") and len(said) == 18
+
+
 def test_a_run_names_the_embedded_weights_that_it_depends_on(study_file):
     study = load_study(study_file("title: T\nnotebooks:\n  01_features: {compare_backbones: ['scenes_odin:random']}\n"))
     ours = embedded_weights(study.run("01_features").parameters)
     assert set(ours) == {"scenes_odin"} and len(ours["scenes_odin"]) == 64
     voc = load_study("voc07").run("01_features").parameters
     assert embedded_weights(voc) == {}
-    untrained = load_study(study_file("title: T\nnotebooks:\n  10_ablations: {weights: random}\n"))
+    untrained = load_study(study_file("title: T\nnotebooks:\n  10_ablations: {weights: random, proposal_ks: []}\n"))
     assert embedded_weights(untrained.run(TEN).parameters) == {}
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from foundling import __version__
-from foundling.commands import data, discover, doctor, propose, published, train, weights
+from foundling.commands import data, discover, doctor, propose, published, studies, train, weights
 from foundling.errors import FoundlingError
 
 COMMANDS = {
@@ -15,6 +15,7 @@ COMMANDS = {
     "train": train,
     "data": data,
     "weights": weights,
+    "studies": studies,
     "published": published,
     "doctor": doctor,
 }
