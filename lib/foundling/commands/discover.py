@@ -200,6 +200,11 @@ def tell(out: Path, found: "Found", failures: Sequence["Failure"]) -> int:
     for label, count in boxed(found).items():
         print(f"{label}: {count} of {len(found.names)} photos boxed")
     print(f"contact sheet: {out / 'index.html'}")
+    return tell_failures(failures)
+
+
+def tell_failures(failures: Sequence["Failure"]) -> int:
+    """Print what failed, if anything; returns the exit code."""
     if not failures:
         return 0
     print(f"{len(failures)} failed:", file=sys.stderr)

@@ -164,9 +164,4 @@ def tell(out: Path, photos: int, proposals: "ProposalSet", failures: Sequence["F
     if proposals.without:
         print(f"no mask passed the filters in: {', '.join(proposals.without)}")
     print(f"contact sheet: {out / 'index.html'}")
-    if not failures:
-        return 0
-    print(f"{len(failures)} failed:", file=sys.stderr)
-    for failure in failures:
-        print(f"  {failure.error}", file=sys.stderr)
-    return 1
+    return discover.tell_failures(failures)

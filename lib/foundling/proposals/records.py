@@ -82,9 +82,10 @@ def proposals_from_records(
     ``samples`` are those that ``found`` was made from. ``saliency`` names where the salient region comes from: the
     first mask of that label, found in the same samples by this or another network; ``None`` leaves that filter out.
     ``ks`` (default: all) are the levels to use, of those that an image has. ``upsample`` is ``nearest`` (whole patches,
-    as published) or ``bilinear`` (needs memberships: the method's setting ``soft``); the salient region is always made
-    of whole patches. With ``refine="edges"`` the kept proposals are moved to the edges of the image, which is read for
-    it. The other settings are those of :func:`propose`.
+    as published) or ``bilinear`` (needs memberships: the method's setting ``soft``). The salient region is always made
+    of whole patches: large bilinear masks cross its border and score less than 1, so that small ones rank first. With
+    ``refine="edges"`` the kept proposals are moved to the edges of the image, which is read for it. The other settings
+    are those of :func:`propose`.
 
     Raises :class:`ParameterError` for a label that was not run, a k that was not found, records of other images,
     memberships that are missing, and values out of range.
