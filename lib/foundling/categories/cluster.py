@@ -53,9 +53,9 @@ class Clusters:
     (eigenvectors, or the descriptors; nan for an object without one). ``centres`` are those of the clusters there, nan
     for an empty one. ``eigenvalues`` are those of the graph's normalised Laplacian that belong to the columns of
     ``embedding`` (spectral clustering only). ``flags`` name what was degenerate: ``identical`` (no more different
-    descriptors than clusters: each is a cluster), ``empty`` (fewer clusters than asked for have members),
-    ``disconnected`` (the graph falls into ``components`` > 1 parts), ``crowded`` (into more parts than there are
-    eigenvectors), ``approximate`` (too many objects for the exact methods).
+    descriptors than clusters: each is a cluster, all its distances 0), ``empty`` (fewer clusters than asked for have
+    members), ``disconnected`` (the graph falls into ``components`` > 1 parts), ``crowded`` (into more parts than there
+    are eigenvectors), ``approximate`` (too many objects for the exact methods).
     """
 
     method: str
@@ -186,7 +186,8 @@ def cluster_space(space: Space, clusters: int, seed: int = 0, exact_up_to: int =
     distances = np.full(space.objects, np.nan)
     embedding = np.full((space.objects, space.rows.shape[1]), np.nan, dtype=space.rows.dtype)
     labels[space.order], embedding[space.order] = found, space.rows
-    distances[space.order] = cosine_distances(space.rows, centres, found)
+    alike = space.distinct <= clusters  # within every cluster
+    distances[space.order] = 0 if alike else cosine_distances(space.rows, centres, found)
     flags = _flags(space, clusters, int((sizes > 0).sum()), exact_up_to)
     return Clusters(
         space.method, clusters, labels, distances, embedding, centres, space.eigenvalues, space.components, flags

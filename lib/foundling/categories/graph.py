@@ -66,7 +66,7 @@ def _nearest(x: Float[np.ndarray, "object channel"], neighbours: int) -> Int[np.
 
 def _likely_nearest(x: Float[np.ndarray, "object channel"], neighbours: int) -> Int[np.ndarray, "object neighbour"]:
     """The nearest among candidates, which are the nearest in a few principal components."""
-    short = PCA(CANDIDATE_CHANNELS, svd_solver="covariance_eigh").fit_transform(x)
+    short = PCA(min(CANDIDATE_CHANNELS, *x.shape), svd_solver="covariance_eigh").fit_transform(x)
     candidates = _nearest(short, min(len(x), CANDIDATES * neighbours))  # [object, candidate]
     out = np.empty((len(x), neighbours), dtype=np.int64)
     squares = np.einsum("oc,oc->o", x, x)
