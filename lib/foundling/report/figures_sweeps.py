@@ -15,6 +15,7 @@ from foundling.report.style import ACCENT, FAINT, FOUND, INK, PALETTE, QUIET, st
 
 MOST_PANELS = 4  # methods side by side; further ones are in the table only
 ROW, PANEL = 0.26, 2.5  # inches
+LETTER = 5.6  # points: the mean width of a letter
 
 
 def axis_text(value: Any) -> str:
@@ -35,9 +36,10 @@ def in_words(settings: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def gap_axis(ax: Axes) -> None:
-    """A logarithmic axis of gaps with plain numbers, also where it covers less than a decade."""
+    """A logarithmic axis for the gaps drawn on it, with plain numbers, also where they cover less than a decade."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 30 else (1.0,)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
 
@@ -51,16 +53,22 @@ def score_panels(points: Sequence[Any], scores: Sequence[Any], axes: Mapping[str
     groups = list(dict.fromkeys(score.group for score in scores))[:MOST_PANELS]
     gaps = [score for score in scores if score.gap]
     columns = len(groups) + bool(gaps)
-    fig, panels = subplots(1, columns, cell=(PANEL, max(1.6, ROW * len(points) + 0.9)))
+    named = {name: values for name, values in axes.items() if len(values) > 1} or axes
+    letters = sum(max(len(name), *(len(axis_text(value)) for value in values)) for name, values in named.items())
+    beside = (LETTER * letters + 12 * len(named) + 10) / 72  # inches
+    fig, panels = subplots(1, columns, cell=(PANEL + beside / columns, max(1.6, ROW * len(points) + 0.9)))
     panels = np.atleast_1d(panels)
     row_of = {point.name: row for row, point in enumerate(points)}
     for ax, group in zip(panels, groups, strict=False):
         _scores(ax, [score for score in scores if score.group == group], row_of, group, name)
+    reach = [end for s in scores for end in (s.value, s.low, s.high, s.published) if end is not None]
+    for ax in panels[: len(groups)]:
+        ax.set_xlim(min(0.0, *reach), max(reach) * 1.06 or 1.0)
     if gaps:
         _gaps(panels[-1], gaps, row_of)
     for ax in panels:
-        _rows(ax, points, {name: values for name, values in axes.items() if len(values) > 1})
-    _row_names(panels[0], points, {name: values for name, values in axes.items() if len(values) > 1} or axes)
+        _rows(ax, points, named)
+    _row_names(panels[0], points, named)
     return fig
 
 
@@ -80,8 +88,6 @@ def _scores(ax: Axes, scores: Sequence[Any], row_of: Mapping[str, int], group: s
             ax.plot(score.published, row, "D", color=FOUND, markersize=5, markeredgecolor="white", zorder=5)
     ax.set_title(group)
     ax.set_xlabel(name)
-    reach = [end for s in scores for end in (s.value, s.low, s.high, s.published) if end is not None]
-    ax.set_xlim(min(0.0, *reach), max(reach) * 1.06 or 1.0)
 
 
 def _gaps(ax: Axes, scores: Sequence[Any], row_of: Mapping[str, int]) -> None:
@@ -112,18 +118,19 @@ def _rows(ax: Axes, points: Sequence[Any], axes: Mapping[str, Sequence[Any]]) ->
 def _row_names(ax: Axes, points: Sequence[Any], axes: Mapping[str, Sequence[Any]]) -> None:
     """The values of the axes, as a table to the left of ``ax``: a value stands where it differs from the row above."""
     texts = {name: [axis_text(point.axes[name]) for point in points] for name in axes}
-    widths = {name: max(map(len, [name, *column])) * 0.074 + 0.14 for name, column in texts.items()}  # inches
-    right = -0.08 / PANEL
-    transform = ax.get_yaxis_transform()
-    for place, name in reversed(list(enumerate(texts))):
-        left, column = right - widths[name] / PANEL, texts[name]
-        ax.text(left, -0.85, name, color=QUIET, va="bottom", transform=transform)
+    right = 10.0  # points to the left of the panel, where the last column ends
+    for place, (name, column) in reversed(list(enumerate(texts.items()))):
+        right += LETTER * max(map(len, [name, *column])) + 12
+        at: dict[str, Any] = {
+            "xycoords": ax.get_yaxis_transform(),
+            "xytext": (-right, 0),
+            "textcoords": "offset points",
+        }
+        ax.annotate(name, (0, -0.85), va="bottom", color=QUIET, **at)
         before = list(axes)[: place + 1]
         for row, text in enumerate(column):
-            same = row > 0 and all(texts[axis][row] == texts[axis][row - 1] for axis in before)
-            if not same:
-                ax.text(left, row, text, color=INK, va="center", transform=transform)
-        right = left
+            if row == 0 or any(texts[axis][row] != texts[axis][row - 1] for axis in before):
+                ax.annotate(text, (0, row), va="center", color=INK, **at)
 
 
 @styled
