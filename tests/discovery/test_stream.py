@@ -108,6 +108,18 @@ def test_bad_images_are_reported_and_the_rest_goes_on(
     assert found.seconds["images"] == 5
 
 
+def test_images_that_a_method_cannot_serve_are_reported_and_the_rest_goes_on(
+    backbone: Backbone, samples: list[Sample]
+) -> None:
+    methods = {"parts": {"method": "spectral", "ks": [2, 6]}, "whole_image": {}}
+    found = discover_images(backbone, samples, methods, batch_size=2, chunk=3, progress=False)
+    assert [record["index"] for record in found.records] == [0, 1, 2, 3, 4, 5]
+    (failure,) = found.failures  # 8 × 8 pixels are one patch
+    assert (failure.name, failure.index) == ("6.png", 6)
+    assert failure.error.startswith("6.png: k is 6, but an image has 1 patches")
+    assert found.sizes[6].tolist() == [0, 0] and np.isnan(found.boxes["whole_image"][6]).all()
+
+
 def test_an_image_that_failed_is_tried_again(
     backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,8 @@ def discover_images(
     settings, network, code and files; images that failed are tried again. Batches do not cross chunks: a run that was
     interrupted and resumed gives the same bytes as an undisturbed one.
 
-    Returns a :class:`Found`, with images that cannot be used among its failures. Raises :class:`ParameterError`,
+    Returns a :class:`Found`, with images that cannot be used among its failures; so are those that one of the methods
+    cannot serve, such as an image of fewer patches than the parts it is to be cut into. Raises :class:`ParameterError`,
     before any image is read, for an unknown method, setting or value, or one that this network cannot serve.
     """
     if chunk < 1:
@@ -165,17 +166,29 @@ def _discover(
     device = plan.backbone.device
     batches = _timed(extract(plan.backbone, samples, plan.facets, failures=failed, **plan.options), device, spent)
     for features in batches if device.type == "cpu" else _ahead(batches):
-        found = {}
-        for label, (method, settings) in plan.jobs.items():
-            begin = time.perf_counter()
-            found[label] = method.run(features, **settings)
-            spent[label] += time.perf_counter() - begin
+        try:
+            found = _run(plan, features, spent)
+        except ParameterError as error:  # all settings are legal: it is these images that are too small, or too large
+            failed += [
+                Failure(name, i, f"{name}: {error}") for name, i in zip(features.names, features.indices, strict=True)
+            ]
+            continue
         spent["images"] += len(features)
         yield [
             _record(features, i, positions[position], {label: results[i] for label, results in found.items()})
             for i, position in enumerate(features.indices)
         ]
     failures += [Failure(failure.name, positions[failure.index], failure.error) for failure in failed]
+
+
+def _run(plan: _Plan, features: PatchFeatures, spent: dict[str, float]) -> dict[str, list[Discovery]]:
+    """What each label finds in a batch, with the seconds added to ``spent``."""
+    found = {}
+    for label, (method, settings) in plan.jobs.items():
+        begin = time.perf_counter()
+        found[label] = method.run(features, **settings)
+        spent[label] += time.perf_counter() - begin
+    return found
 
 
 def _timed(batches: Iterator[PatchFeatures], device: torch.device, spent: dict[str, float]) -> Iterator[PatchFeatures]:
