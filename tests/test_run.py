@@ -127,6 +127,7 @@ def test_half_an_interval_and_a_name_with_spaces_are_refused(namespace):
         run.metric("a", 1.0, low=0.5)
     with pytest.raises(ParameterError, match="metric name 'a b'"):
         run.metric("a b", 1.0)
+    run.metric("recall.scenes_odin:random.3+", 1.0)
     with pytest.raises(ParameterError, match="'a/b' names a file"):
         run.figure(a_figure(), "a/b", "x")
 

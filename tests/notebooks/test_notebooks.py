@@ -29,7 +29,9 @@ TINY_ABLATIONS = {
     },
     "proposal_ks": [[2], [2, 3]], "saliency_backbones": ["none", "scenes_odin:random"], "proposal_limit": 4,
 }  # fmt: skip
+TINY_INSTANCES = {"compare_backbones": ["scenes_odin:random"]}
 FURTHER = {
+    "03_instanceness": TINY_INSTANCES,
     "10_ablations": TINY_ABLATIONS,
     "08_representation_learning": TINY_LEARNING,
 }  # what makes a notebook small beside TINY
@@ -91,6 +93,29 @@ def whole_image_corloc() -> float:
         sides = sample.target.boxes[:, 2:] - sample.target.boxes[:, :2]
         hits.append((sides.prod(axis=1) / 96**2).max() >= 0.5)
     return 100 * float(np.mean(hits))
+
+
+@pytest.mark.notebook
+def test_instanceness(tmp_path):  # 20 s
+    metrics, provenance = run("03_instanceness", tmp_path, proposal_backbone="scenes_odin:random")
+    check_results(tmp_path)
+    targets = [sample.target for sample in open_dataset("scenes", "multi_val", size=96).subset(limit=6)]
+    alone = sum((np.bincount(target.labels) == 1).sum() for target in targets)
+    for name in ("scenes_odin", "scenes_odin:random", "whole_parts", "colour", "grid"):
+        for group in ("1", "2", "2+", "all"):  # a single image has three of a kind: no interval
+            value = metrics[f"recall.{name}.{group}"]
+            assert metrics[f"recall.{name}.{group}.low"] <= value <= metrics[f"recall.{name}.{group}.high"]
+        tenths = metrics[f"recall.{name}.1"] / 100 * alone * 10  # each object passes 0 to 10 thresholds
+        assert tenths == pytest.approx(round(tenths))
+        assert 0 <= metrics[f"merges.{name}"] <= 100 and 0 <= metrics[f"splits.{name}"] <= 100
+    gain = metrics["recall.colour.1"] - metrics["recall.scenes_odin.1"]
+    assert metrics["difference.colour.1"] == pytest.approx(gain)
+    assert metrics["proposals.split.ar100"] >= metrics["proposals.saliency.ar100"]  # a filter finds nothing new
+    assert 0 <= metrics["proposals.ap50"] <= 100
+    entries = json.loads((tmp_path / "proposals.json").read_text())
+    assert len(entries) == pytest.approx(6 * metrics["proposals.per_image"])
+    assert {entry["level"] for entry in entries} <= {2, 3, 4, 5}
+    assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random"}
 
 
 CONTROLS = (
@@ -178,8 +203,9 @@ def test_a_folder_of_strange_photos_without_annotations(name, tmp_path):  # 20 s
         name, tmp_path / "out", dataset="folder", split="", root=str(photos), limit=0, compare_backbones=[], max_side=96
     )
     check_results(tmp_path / "out")
-    assert not any(key.startswith(("corloc", "auc")) for key in metrics)
-    assert any(key.startswith(("corloc", "auc")) for key in provenance["not_available"])
+    measured = ("corloc", "auc", "recall")
+    assert not any(key.startswith(measured) for key in metrics)
+    assert any(key.startswith(measured) for key in provenance["not_available"])
     told = "\n".join(provenance["failures"])
     assert all(file in told for file in broken)
 
