@@ -17,6 +17,7 @@ from foundling.saliency import (
     SALIENCY,
     SaliencyMasks,
     SaliencyNetwork,
+    agreement,
     load_saliency_network,
     masks_of,
     predict_masks,
@@ -110,6 +111,29 @@ def test_small_masks_count_as_none() -> None:
     assert without_small(masks, 0).masks == masks.masks
     np.testing.assert_array_equal(masks.mask(0), large)
     assert masks.mask(2).shape == (30, 30) and not masks.mask(2).any()
+
+
+def test_agreement_is_a_vote_of_the_sources() -> None:
+    a, b, c = np.zeros((3, 4, 4), dtype=bool)
+    a[:2], b[:3], c[1:3] = True, True, True  # rows 0-1, 0-2, 1-2: IoU 2/3, 1/3, 2/3; two of three have rows 0-2
+    away = np.zeros((4, 4), dtype=bool)
+    away[3] = True
+
+    def source(name: str, *masks: np.ndarray | None) -> SaliencyMasks:
+        found = tuple(None if mask is None else encode_mask(mask) for mask in masks)
+        return SaliencyMasks(name, ("x", "y", "z", "w"), np.array([[4, 4]] * 3 + [[0, 0]]), found)
+
+    sources = [source("p", a, a, None, None), source("q", b, b, None, None), source("r", c, away, None, None)]
+    found = agreement(sources)
+    assert found.source == "p and q and r" and [mask is not None for mask in found.masks] == [True, False, False, False]
+    np.testing.assert_array_equal(found.mask(0), b)
+    assert agreement(sources, least=0.56).masks[0] is None  # the mean IoU is 5/9
+    assert agreement(sources, least=0.2).mask(1).sum() == a.sum()  # away has nobody beside it
+    assert agreement(sources[::-1]).masks == found.masks
+    with pytest.raises(ParameterError, match="two sources of saliency or more, and got 1"):
+        agreement(sources[:1])
+    with pytest.raises(ParameterError, match="of different images"):
+        agreement([sources[0], replace(sources[1], names=("x", "y", "z", "v"))])
 
 
 # A network over images

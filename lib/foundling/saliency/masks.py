@@ -1,5 +1,6 @@
 """What a source of saliency says of a set of images: one mask an image, or none."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Int
 
 from foundling.discovery.chunks import Record
 from foundling.discovery.export import decode_mask, encode_mask, pixel_mask
+from foundling.errors import ParameterError
 from foundling.types import Failure
 
 SMALLEST = 400  # pixels of the original image above which COMUS keeps a mask (its crop would say nothing otherwise)
@@ -40,6 +42,32 @@ def without_small(found: SaliencyMasks, above: int = SMALLEST) -> SaliencyMasks:
     """The same without the masks of ``above`` pixels or fewer (COMUS, ``min_size``)."""
     kept = tuple(mask if mask is not None and decode_mask(mask).sum() > above else None for mask in found.masks)
     return replace(found, masks=kept)
+
+
+def agreement(sources: Sequence[SaliencyMasks], least: float = 0.5) -> SaliencyMasks:
+    """What most of several sources say of each image, where they agree: masks to train a network on.
+
+    A pixel is in the mask if more than half of the sources have it. An image has none if the mean IoU of two sources'
+    masks is below ``least``, or its mask would be empty. (DeepUSPS, which COMUS' saliency goes back to, likewise makes
+    one mask of several unsupervised ones; how differs.)
+
+    Raises :class:`ParameterError` for fewer than two sources, or sources of different images.
+    """
+    if len(sources) < 2:
+        raise ParameterError(f"agreement takes two sources of saliency or more, and got {len(sources)}")
+    first = sources[0]
+    if any(other.names != first.names for other in sources):
+        raise ParameterError("the sources are of different images: make them of the same samples")
+    masks: list[dict[str, Any] | None] = []
+    for i in range(len(first)):
+        votes = np.stack([source.mask(i) for source in sources]) if first.sizes[i].all() else np.zeros((2, 1, 1), bool)
+        flat = votes.reshape(len(votes), -1).astype(np.float64)
+        shared, areas = flat @ flat.T, flat.sum(1)
+        pairs = np.triu_indices(len(flat), 1)
+        overlaps = shared[pairs] / np.maximum(areas[:, None] + areas - shared, 1)[pairs]
+        mask = votes.mean(0) > 0.5
+        masks.append(encode_mask(mask) if mask.any() and overlaps.mean() >= least else None)
+    return replace(first, source=" and ".join(source.source for source in sources), masks=tuple(masks))
 
 
 def union_mask(record: Record, label: str) -> dict[str, Any] | None:

@@ -1,0 +1,231 @@
+"""A saliency network on found masks: its loss, its crops, that it learns, goes on after a stop, and what it refuses."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from foundling.discovery.export import encode_mask
+from foundling.errors import ImageError, ParameterError, TrainingError, WeightsError
+from foundling.saliency import SaliencyMasks, load_saliency_network, predict_masks
+from foundling.training import saliency as training
+from foundling.training.saliency import MaskedImages, train_saliency, views
+from foundling.training.saliency_loss import saliency_loss, soft_iou, structural_similarity
+from foundling.training.settings import Saliency, settings_from
+from foundling.types import Failure, Sample
+
+# The loss
+
+
+def example() -> tuple[Tensor, Tensor]:
+    """A ramp and a rectangle, as [map, image, h, w]."""
+    mask = torch.zeros(1, 1, 32, 24)
+    mask[..., 10:25, 5:15] = 1
+    return torch.linspace(0.05, 0.95, 32 * 24).view(1, 1, 32, 24), mask
+
+
+def test_the_loss_is_that_of_the_published_code() -> None:
+    """Its three numbers for this example, computed once."""
+    maps, mask = example()
+    parts = saliency_loss(torch.logit(maps), mask[0])
+    assert parts.bce.item() == pytest.approx(0.8552049, abs=1e-5)
+    assert parts.ssim.item() == pytest.approx(1 - 0.0098099, abs=1e-5)
+    assert parts.iou.item() == pytest.approx(0.8212328, abs=1e-5)
+
+
+def test_similarity_by_its_definition() -> None:
+    """Every pixel's patch with Gaussian weights, written out (Wang et al., 2004, Eq. 13)."""
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0, 1, (2, 7, 9))
+    weights = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    weights = np.outer(weights, weights) / weights.sum() ** 2
+    expected = np.empty((7, 9))
+    for y, x in np.ndindex(7, 9):
+        patch_a, patch_b = (np.pad(m, 5)[y : y + 11, x : x + 11] for m in (a, b))
+        mean_a, mean_b = (weights * patch_a).sum(), (weights * patch_b).sum()
+        variance_a, variance_b = (weights * patch_a**2).sum() - mean_a**2, (weights * patch_b**2).sum() - mean_b**2
+        covariance = (weights * patch_a * patch_b).sum() - mean_a * mean_b
+        above = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
+        expected[y, x] = above / ((mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4))
+    found = structural_similarity(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None])
+    np.testing.assert_allclose(found[0, 0].numpy(), expected, rtol=1e-9)
+
+
+def test_a_perfect_map_costs_nothing_and_each_map_counts_alone() -> None:
+    _, mask = example()
+    sure = torch.where(mask > 0, 30.0, -30.0)
+    parts = saliency_loss(torch.cat([sure, -sure, torch.zeros_like(sure)]), mask[0])
+    assert all(part[0].item() == pytest.approx(0.0, abs=1e-5) for part in parts)
+    assert parts.iou[1].item() == pytest.approx(1.0) and parts.bce[1].item() == pytest.approx(30.0)
+    share = mask.mean().item()
+    assert parts.iou[2].item() == pytest.approx(1 - 0.5 * share / (0.5 + share - 0.5 * share))
+    assert parts.bce[2].item() == pytest.approx(np.log(2))
+
+
+def test_an_empty_mask_has_a_finite_loss() -> None:
+    logits = torch.full((2, 3, 32, 32), -200.0, requires_grad=True)
+    parts = saliency_loss(logits, torch.zeros(3, 32, 32))
+    torch.stack(parts).sum().backward()
+    assert torch.isfinite(torch.stack(parts)).all() and logits.grad is not None and torch.isfinite(logits.grad).all()
+    assert soft_iou(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).item() == 0
+
+
+# What a step sees
+
+
+def test_crops_of_images_and_masks_go_together() -> None:
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (40, 12, 12, 3), dtype=np.uint8))
+    masks = (pixels[..., 0] > 127).to(torch.uint8)
+    images, targets = views(pixels, masks, 8, torch.Generator().manual_seed(0))
+    assert images.shape == (40, 3, 8, 8) and targets.shape == (40, 8, 8)
+    assert torch.equal(images[:, 0] > 0.5, targets > 0)
+    found = set()
+    for view, image in zip(images, pixels, strict=True):
+        plain = image.permute(2, 0, 1) / 255
+        fits = [
+            (top, left, mirrored)
+            for top in range(5)
+            for left in range(5)
+            for mirrored in (False, True)
+            if torch.allclose(view.flip(-1) if mirrored else view, plain[:, top : top + 8, left : left + 8])
+        ]
+        assert len(fits) == 1
+        found |= set(fits)
+    assert {top for top, _, _ in found} == set(range(5)) and {mirrored for *_, mirrored in found} == {False, True}
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> tuple[list[Sample], SaliencyMasks]:
+    """Images of a red disc on blue noise, and masks of them; of the third there is none, the fourth is no image."""
+    rng = np.random.default_rng(0)
+    samples, masks, sizes = [], [], []
+    for i in range(12):
+        height, width = (40, 48) if i % 2 else (48, 40)
+        y, x = rng.uniform(14, 26, 2)
+        mask = np.hypot(*(np.mgrid[:height, :width] - np.array([y, x])[:, None, None])) < 9
+        pixels = rng.integers(0, 120, (height, width, 3), dtype=np.uint8)
+        pixels[..., 0][mask], pixels[..., 2][~mask] = 250, 250
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        samples.append(Sample(f"{i}.png", tmp_path / f"{i}.png", i))
+        masks.append(None if i in (2, 3) else encode_mask(mask))
+        sizes.append([0, 0] if i == 3 else [height, width])
+    samples[3].path.write_bytes(b"no image")
+    failures = (Failure("3.png", 3, "3.png: no image"),)
+    return samples, SaliencyMasks("disc", tuple(s.name for s in samples), np.array(sizes), tuple(masks), failures)
+
+
+def settings(**changes: Any) -> Saliency:
+    return Saliency(
+        **({"width": 2, "side": 32, "crop": 32, "steps": 6, "warmup": 2, "batch": 4, "workers": 0} | changes)
+    )
+
+
+def test_images_without_a_mask_are_left_out(scenes: tuple[list[Sample], SaliencyMasks]) -> None:
+    samples, found = scenes
+    images = MaskedImages(samples, found, 32)
+    assert len(images) == 10
+    pixels, mask = images[2]  # the fifth image
+    assert pixels.shape == (32, 32, 3) and mask.shape == (32, 32)
+    red = pixels[..., 0] > 185
+    assert (red != mask.bool()).float().mean() < 0.05
+    assert images.identity.startswith("10 images with masks of disc (")
+    assert images.identity != MaskedImages(samples[:8], part(found, 8), 32).identity
+
+
+def part(found: SaliencyMasks, count: int) -> SaliencyMasks:
+    return SaliencyMasks(found.source, found.names[:count], found.sizes[:count], found.masks[:count])
+
+
+# Runs
+
+
+def test_it_learns_what_its_masks_show(scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path) -> None:
+    samples, found = scenes
+    outcome = train_saliency(
+        samples, found, settings(steps=40, width=4, learning_rate=1e-2), tmp_path / "run", progress=False
+    )
+    assert outcome.finished and outcome.steps == 40
+    assert outcome.history[-1]["loss"] < 0.8 * outcome.history[0]["loss"]
+    network = load_saliency_network(outcome.file)
+    assert (network.side, network.network.width) == (32, 4)
+    seen = predict_masks(network, samples, progress=False)
+    overlaps = [
+        (seen.mask(i) & found.mask(i)).sum() / (seen.mask(i) | found.mask(i)).sum()
+        for i, mask in enumerate(found.masks)
+        if mask is not None
+    ]
+    assert np.mean(overlaps) > 0.5
+    with (tmp_path / "run.history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:5] == ["step", "loss", "bce", "ssim", "iou"] and "feature_variance" not in rows[0]
+    assert [int(row["step"]) for row in rows] == [10, 20, 30, 40]
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path
+) -> None:
+    samples, found = scenes
+    whole = train_saliency(samples, found, settings(), tmp_path / "whole", progress=False)
+    parts = [
+        train_saliency(samples, found, settings(), tmp_path / "parts", minutes=minutes, progress=False)
+        for minutes in (1e-9, 1e-9, 9e9, 9e9)
+    ]
+    assert [(outcome.steps, outcome.finished) for outcome in parts] == [(1, False), (2, False), (6, True), (6, True)]
+    assert parts[-1].file.read_bytes() == whole.file.read_bytes()
+    other = train_saliency(samples, found, settings(seed=1), tmp_path / "other", progress=False)
+    assert other.file.read_bytes() != whole.file.read_bytes()
+
+
+def test_what_cannot_be_trained_is_refused(scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path) -> None:
+    samples, found = scenes
+    with pytest.raises(ParameterError, match=r"batch = 11 is more than there are images with a mask \(10\)"):
+        train_saliency(samples, found, settings(batch=11), tmp_path / "run", progress=False)
+    with pytest.raises(ParameterError, match="the masks are of 12 other images than the 11 samples"):
+        train_saliency(samples[1:], found, settings(), tmp_path / "run", progress=False)
+    none = SaliencyMasks("disc", found.names[2:3], found.sizes[2:3], (None,))
+    with pytest.raises(ParameterError, match="disc found nothing in 1 images"):
+        train_saliency(samples[2:3], none, settings(), tmp_path / "run", progress=False)
+    train_saliency(samples, found, settings(steps=3), tmp_path / "run", minutes=1e-9, progress=False)
+    with pytest.raises(ParameterError, match=r"width = 2, not 3"):
+        train_saliency(samples, found, settings(steps=3, width=3), tmp_path / "run", progress=False)
+    with pytest.raises(ParameterError, match="10 images with masks of disc"):
+        train_saliency(samples[:8], part(found, 8), settings(steps=3), tmp_path / "run", progress=False)
+    (tmp_path / "run.state").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="damaged"):
+        train_saliency(samples, found, settings(steps=3), tmp_path / "run", progress=False)
+    samples[0].path.unlink()
+    with pytest.raises(ImageError, match=r"0\.png: no such file"):
+        train_saliency(samples, found, settings(batch=10), tmp_path / "new", progress=False)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = training.saliency_loss, []
+
+    def bad(logits: Tensor, masks: Tensor) -> Any:
+        calls.append(1)
+        return plain(logits * (torch.nan if len(calls) == 3 else 1), masks)
+
+    monkeypatch.setattr(training, "saliency_loss", bad)
+    with pytest.raises(TrainingError, match=r"step 3 of 6: the loss is nan"):
+        train_saliency(*scenes, settings(save_every=2), tmp_path / "run", progress=False)
+    assert torch.load(tmp_path / "run.state", weights_only=True)["done"] == 2
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="crop = 64 must be at most side = 32"):
+        Saliency(side=32, crop=64)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        Saliency(side=100)
+    with pytest.raises(ValueError, match="warmup = 10 must be less than steps = 5"):
+        Saliency(steps=5, warmup=10)
+    with pytest.raises(ParameterError, match="unknown objective 'saliency'"):  # it has a loop of its own
+        settings_from({"objective": "saliency"}, "a.yaml")
+    assert not [name for name, field in Saliency.model_fields.items() if not field.description]
