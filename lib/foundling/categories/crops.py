@@ -5,7 +5,7 @@ Neither blacks out what lies around the object inside its box. They differ in ev
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,10 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from foundling.backbones.apply import normalise
+from foundling.discovery.export import decode_mask, encode_mask, pixel_mask
+from foundling.discovery.stream import Found
 from foundling.errors import ImageError, ParameterError
 from foundling.types import Sample
-
-if TYPE_CHECKING:
-    from foundling.discovery.stream import Found
 
 SIDE = 256  # pixels, in both papers' code; LOST's text says 224
 ELONGATED = 16  # the long side of a box that LOST's recipe takes, in short ones
@@ -87,14 +86,12 @@ def objects_of_targets(samples: Sequence[Sample]) -> Objects:
     return _objects(rows)
 
 
-def objects_of_found(found: "Found", label: str, masks: bool = False, best: bool = True) -> Objects:
+def objects_of_found(found: Found, label: str, masks: bool = False, best: bool = True) -> Objects:
     """What the method ``label`` found, by default the best box of each image (LOST: one object an image).
 
     ``masks`` gives the objects the method's masks (on the original image's pixels) too, where it has any. Images that
     failed, or in which nothing was found, have no object. Raises :class:`ParameterError` for a label that was not run.
     """
-    from foundling.discovery.export import decode_mask, encode_mask, pixel_mask
-
     if label not in found.boxes:
         raise ParameterError(f"no results under {label!r}: choose one of {', '.join(found.boxes)}")
     rows = []

@@ -1,8 +1,11 @@
 """Objects → descriptors: one vector an object, from its crop seen by a frozen network.
 
 The papers take the CLS token of the crop. A network whose training never touched its CLS token (those embedded here:
-their objectives are made of patch tokens) says little through it; the mean of a crop's patch tokens, over the object's
-mask where there is one, is then the descriptor to take.
+their objectives are made of patch tokens) says little through it; what its patch tokens are over the object, and how
+much they differ there, is then the descriptor to take. Chosen on 500 training scenes with their true masks (128 px, 12
+categories, spectral clustering, accuracy of scenes_odin and of two networks of random weights): CLS of COMUS's crop
+22 % (18, 18); mean 24 % (23, 23), of grey crops 29 % (16, 15); "texture" of grey crops with the background painted over
+52 % (19, 19), with the background kept 40 % (19, 18; third of four blocks). Crops have 64 pixels there.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
