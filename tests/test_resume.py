@@ -245,7 +245,8 @@ def test_a_point_that_fails_is_missing_on_the_page_and_the_only_one_to_run_again
     assert "Nothing to be done" in finish(start("--dry-run", study="swept"), checkout)
     shutil.rmtree(nine)  # the page is still there
     said = finish(start("--dry-run", study="swept"), checkout)
-    assert "seed-9" in said and "seed-4" not in said and "swept_report" in said
+    job = "swept_01_features/backbone-scenes_odin__seed-"
+    assert f"{job}9" in said and f"{job}4" not in said and "swept_report" in said
 
 
 def test_a_wrong_study_file_stops_snakemake_with_one_message(checkout, start):
