@@ -174,7 +174,8 @@ def write_sweep(study_dir: Path, notebook: str, axes: Mapping[str, Sequence[Any]
         fig, rank = gaps_and_scores(scores, axes, name)
         path = save_figure(fig, study_dir / "figures" / f"{notebook}_gaps.png")
         write_caption(path, f"{name} against the median spectral gap, one dot a point and setting; rank correlation "
-                      f"(Spearman) {rank}. Dots share images and settings: they are not independent.")  # fmt: skip
+                      f"(Spearman) {rank}. Dots share images and settings, so they are not independent; "
+                      "settings whose median gap is 0 are left out.")  # fmt: skip
         plt.close(fig)
     return points
 
