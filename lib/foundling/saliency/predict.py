@@ -1,5 +1,6 @@
 """A saliency network over many images: as COMUS uses it, chunk by chunk, so that an interrupted run goes on."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,31 +53,46 @@ def predict_masks(
     for name, value in {"batch_size": batch_size, "chunk": chunk}.items():
         if value < 1:
             raise ParameterError(f"{name}={value}: must be at least 1")
-    settings: dict[str, Any] = {"network": [network.checksum, network.side, network.device.type], "scale": scale}
-    settings |= {"code": code_digest(SOURCES)} | ({"batch_size": batch_size} if scale == "batch" else {})
+    settings: dict[str, Any] = {"scale": scale, "code": code_digest(SOURCES)}
+    settings["network"] = [network.checksum, network.network.width, network.side, network.device.type]
+    if scale == "batch":
+        settings["batch_size"] = batch_size
+        chunk = math.ceil(chunk / batch_size) * batch_size
     samples, starts = list(samples), range(0, len(samples), chunk)
     records, failures = list[Record](), list[Failure]()
     with show_progress(len(samples), "saliency", progress and bool(samples)) as advance:
         for start in starts:
             part = samples[start : start + chunk]
-            file = None if out is None else chunk_path(out, start)
-            header = {} if file is None else {**settings, "files": files_of(part)}
-            known = {} if file is None else {record["index"]: record for record in read_chunk(file, header)}
-            todo = [i for i in range(start, start + len(part)) if i not in known]
-            if todo and scale == "batch":  # each image with those that were beside it
-                known, todo = {}, list(range(start, start + len(part)))
-            if todo:
-                failed: list[Failure] = []
-                made = _look(network, [samples[i] for i in todo], todo, scale, batch_size, failed)
-                known |= {record["index"]: record for record in made}
-                failures += failed
-                if file is not None:
-                    write_chunk(file, header, [known[i] for i in sorted(known)])
-            records += [known[i] for i in sorted(known)]
+            records += _chunk(network, part, start, out, settings, batch_size, failures)
             advance(len(part))
     if out is not None and out.is_dir():
         remove_others(out, {chunk_path(out, start) for start in starts})
     return _gathered(f"network {network.checksum}", samples, records, failures)
+
+
+def _chunk(
+    network: SaliencyNetwork,
+    part: Sequence[Sample],
+    start: int,
+    out: Path | None,
+    settings: dict[str, Any],
+    batch_size: int,
+    failures: list[Failure],
+) -> list[Record]:
+    """The records of one chunk, as far as possible from its file in ``out``."""
+    file, header, known = None, dict[str, Any](), dict[int, Record]()
+    if out is not None:
+        file, header = chunk_path(out, start), {**settings, "files": files_of(part)}
+        known = {record["index"]: record for record in read_chunk(file, header)}
+    todo = [i for i in range(start, start + len(part)) if i not in known]
+    if todo and settings["scale"] == "batch":  # each image with those that were beside it
+        known, todo = {}, list(range(start, start + len(part)))
+    if todo:
+        made = _look(network, [part[i - start] for i in todo], todo, settings["scale"], batch_size, failures)
+        known |= {record["index"]: record for record in made}
+        if file is not None:
+            write_chunk(file, header, [known[i] for i in sorted(known)])
+    return [known[i] for i in sorted(known)]
 
 
 def _gathered(
