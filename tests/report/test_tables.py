@@ -23,6 +23,7 @@ from foundling.report.tables import format_cell, read_captions, read_table, writ
         (None, "n/a"),
         (float("nan"), "n/a"),
         (0.00123, "0.0012"),
+        ((2.0, -3.5e-16, 4.0), "2.0 [0.0, 4.0]"),
         (-0.0, "0.0"),
         (5011, "5011"),
         (np.int64(3), "3"),

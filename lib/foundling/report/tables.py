@@ -15,13 +15,15 @@ from foundling.files import write_bytes
 
 MISSING = "n/a"
 CAPTIONS = "captions.json"
+ROUNDING = 1e-12  # what is smaller is 0 but for rounding
 
 
 def format_cell(value: Any, digits: int = 1) -> str:
     """One cell as text, the same on every machine.
 
-    A float gets ``digits`` decimals, or two significant digits where those would hide that it is not zero; an interval
-    (value, low, high) reads "61.9 [60.5, 63.2]"; ``None`` and nan read "n/a"; the rest is its own text.
+    A float gets ``digits`` decimals, or two significant digits where those would hide that it is not zero (below
+    :data:`ROUNDING` it is); an interval (value, low, high) reads "61.9 [60.5, 63.2]"; ``None`` and nan read "n/a"; the
+    rest is its own text.
     """
     if isinstance(value, tuple):
         return _format_interval(value, digits)
@@ -34,9 +36,11 @@ def format_cell(value: Any, digits: int = 1) -> str:
     number = float(value)
     if math.isnan(number):
         return MISSING
+    if abs(number) < ROUNDING:
+        number = 0.0  # no minus before a zero, either
     if 0 < abs(number) < 0.5 * 10**-digits:
         return f"{number:.2g}"
-    return f"{number + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
+    return f"{number:.{digits}f}"
 
 
 def _format_interval(parts: tuple[Any, ...], digits: int) -> str:
