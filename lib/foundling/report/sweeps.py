@@ -181,5 +181,9 @@ def write_sweep(study_dir: Path, notebook: str, axes: Mapping[str, Sequence[Any]
 
 
 def _beside(scores: Sequence[Score]) -> str:
-    gap = "; on the right the median spectral gap (λ3 − λ2)" if any(score.gap for score in scores) else ""
+    gap = (
+        "; on the right the median spectral gap (λ3 − λ2), no dot where it is 0"
+        if any(score.gap for score in scores)
+        else ""
+    )
     return gap + ("; vermilion: published." if any(score.published is not None for score in scores) else ".")
