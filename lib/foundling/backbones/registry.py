@@ -92,7 +92,7 @@ _ENTRIES = (
     _scenes("scenes_odin", "71424e11ea346400c2b1772af65682e56f200d96190da27fc1818f5e727b79f6"),
     _scenes(
         "scenes_mae",
-        "a414b8498ab15a04459a6c3ea98ac60a0eebdca209a83859e8721c72977b1a33",
+        "26a2ebdbf498104c8a8a11bc38a35d0957b09b217dd07483604eb73b9291fa6a",
         "A masked autoencoder, to compare with. ",
     ),
     _dino("dino_vits16", "vit_small_patch16_224", "dino_deitsmall16_pretrain", 16, "vit_small_patch16_224.dino"),
