@@ -27,7 +27,7 @@ def test_a_variant_has_its_settings_its_number_and_the_difference():
 def agnostic(ap: float) -> ClassAgnostic:
     names = ("AP", "AP50", "AR100")
     values = {name: Interval(ap, ap - 1, ap + 1) for name in names}
-    return ClassAgnostic(values=values, images=(1, 2), draws=np.full((4, 3), ap))
+    return ClassAgnostic(values=values, images=(1, 2), draws=np.full((4, 3), ap), objects=2, results=2)
 
 
 def test_a_step_is_compared_with_the_first():
