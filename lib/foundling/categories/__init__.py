@@ -4,6 +4,7 @@ from foundling.categories.choose import Stability, Suggestion, stability, sugges
 from foundling.categories.cluster import METHODS, Clusters, cluster_objects, cluster_space, core, make_space
 from foundling.categories.crops import RECIPES, Objects, objects_of_found, objects_of_masks, objects_of_targets
 from foundling.categories.describe import DESCRIPTORS, describe_objects
+from foundling.categories.pseudo_masks import PseudoMasks, write_pseudo_masks
 
 __all__ = [
     "DESCRIPTORS",
@@ -11,6 +12,7 @@ __all__ = [
     "RECIPES",
     "Clusters",
     "Objects",
+    "PseudoMasks",
     "Stability",
     "Suggestion",
     "cluster_objects",
@@ -23,4 +25,5 @@ __all__ = [
     "objects_of_targets",
     "stability",
     "suggest_clusters",
+    "write_pseudo_masks",
 ]

@@ -6,6 +6,7 @@ from foundling.evaluation.corloc import CorLoc, corloc, corloc_by_class
 from foundling.evaluation.overlap import Overlap, overlap_difference
 from foundling.evaluation.precision import ClassAgnostic, class_agnostic, precision_difference
 from foundling.evaluation.recall import GroupRecall, MeanRecall, instance_recall, recall_difference
+from foundling.evaluation.saliency import SaliencyScores, saliency_counts, saliency_difference, score_saliency
 from foundling.evaluation.video import VideoScores, score_videos
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Interval",
     "MeanRecall",
     "Overlap",
+    "SaliencyScores",
     "VideoScores",
     "class_agnostic",
     "corloc",
@@ -26,5 +28,8 @@ __all__ = [
     "paired_difference",
     "precision_difference",
     "recall_difference",
+    "saliency_counts",
+    "saliency_difference",
+    "score_saliency",
     "score_videos",
 ]
