@@ -22,6 +22,7 @@ from foundling.parameters_base import BackboneName as BackboneName
 from foundling.parameters_base import Parameters as Parameters
 from foundling.parameters_base import check_label
 from foundling.parameters_base import split_backbone as split_backbone
+from foundling.parameters_clustering import Clustering
 from foundling.parameters_instances import Instanceness
 from foundling.paths import ROOT
 
@@ -142,6 +143,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     "01_features": Features,
     "02_single_object_discovery": SingleObjectDiscovery,
     "03_instanceness": Instanceness,
+    "04_clustering": Clustering,
     "08_representation_learning": RepresentationLearning,
     "10_ablations": Ablations,
 }
@@ -191,6 +193,8 @@ def check_names(parameters: Parameters, where: str) -> None:
         wrong += _wrong_ablations(parameters)
     if isinstance(parameters, Instanceness):
         wrong += _wrong_instances(parameters)
+    if isinstance(parameters, Clustering):
+        wrong += _wrong_clustering(parameters)
     if wrong:
         raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
 
@@ -255,6 +259,28 @@ def _wrong_instances(parameters: Instanceness) -> list[str]:
         f"facet is {parameters.facet!r}, which {name} does not have: choose one of {', '.join(BACKBONES[name].facets)}"
         for name in names
         if parameters.facet not in BACKBONES[name].facets
+    ]
+
+
+def _wrong_clustering(parameters: Clustering) -> list[str]:
+    """Settings of sources that are wrong, and what is read that the backbone does not have."""
+    from foundling.backbones import BACKBONES
+    from foundling.discovery import resolve_method
+
+    sources = parameters.sources()
+    wrong = [line for label in sources for line in _wrong_settings(label, sources[label], "saliency")]
+    if wrong or parameters.backbone not in BACKBONES:
+        return wrong
+    facets = (*BACKBONES[parameters.backbone].facets, "images")
+    read = {"descriptor": ["cls"] if parameters.descriptor == "cls" else [parameters.facet]}
+    for label in sources:
+        method, settings = resolve_method(label, sources[label])
+        read[f"saliency.{label}"] = list(method.facets(**settings))
+    return [
+        f"{name} reads {', '.join(lacking)}, which the backbone {parameters.backbone!r} does not have (it has "
+        f"{', '.join(facets[:-1])}): give other settings"
+        for name, wanted in read.items()
+        if (lacking := [facet for facet in wanted if facet not in facets])
     ]
 
 

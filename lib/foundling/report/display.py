@@ -23,6 +23,11 @@ def show(fig: Figure) -> None:
     _display("Image", png)
 
 
+def show_html(html: str) -> None:
+    """Show a piece of HTML below the cell, such as a map that answers the mouse; it is no result of the run."""
+    _display("HTML", html)
+
+
 def sliders(**ranges: tuple[int, int, int]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let a reader call the decorated function with sliders: ``sliders(k=(lowest, highest, first))``.
 
