@@ -2,14 +2,18 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from html_page import Page
 
 from foundling.combinations import combinations, point_name
-from foundling.report.figures_sweeps import gaps_and_scores, score_panels
+from foundling.evaluation import CorLoc
+from foundling.report.figures_sweeps import gaps_and_scores, score_panels, variants_by_gap
+from foundling.report.gather import gather_sweep
 from foundling.report.page import write_report
 from foundling.report.sweeps import measured_family, read_points, scores_of, sweep_rows, write_sweep
 
@@ -132,10 +136,50 @@ def test_gap_and_score_share_a_picture_and_their_rank_correlation_is_told(study)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == AXES["backbone"]
     drawn = sorted(tuple(at) for line in ax.lines for at in line.get_xydata().tolist())
     assert drawn == [(0.02, 5.0), (0.06, 15.0), (0.2, 10.0), (0.6, 30.0)]
-    assert rank == "0.80"  # ranks 1 3 2 4 against 1 2 3 4: 1 - 6 * 2 / 60
+    assert rank == "0.80 (scenes_odin 1.00, scenes_mae 1.00)"  # ranks 1 3 2 4 against 1 2 3 4: 1 - 6 * 2 / 60
     plt.close(fig)
     same = [score for score in scores if score.gap == 0.2] * 3
-    assert gaps_and_scores(same, AXES, "x")[1] == "not defined"
+    assert gaps_and_scores(same, AXES, "x")[1].startswith("not defined (")
+
+
+def drawn_by_look(ax):
+    return {(line.get_marker(), line.get_color()): line for line in ax.lines if line.get_marker() in list("os^D")}
+
+
+def test_more_values_than_colours_are_all_drawn_and_told_apart(study):
+    (known, *_) = [score for score in scores_of(read_points(study / TEN, AXES), "corloc") if score.gap]
+    blocks = list(range(9))
+    scores = [
+        replace(known, point=replace(known.point, axes={"block": block}), gap=0.1 + block, value=float(block))
+        for block in blocks
+    ]
+    fig, _ = gaps_and_scores(scores, {"block": blocks}, "CorLoc (%)")
+    looks = drawn_by_look(fig.axes[0])
+    assert sorted(x for line in looks.values() for x in line.get_xdata()) == [0.1 + block for block in blocks]
+    assert len(looks) == 9
+    plt.close(fig)
+
+
+def test_every_variant_has_its_dot_in_the_figure_of_gaps():
+    labels = [f"cut.facet-{i}" for i in range(8)]
+    none = np.zeros(0, dtype=bool)
+    results = {label: CorLoc(50.0 + i, None, None, none, none, np.zeros(0)) for i, label in enumerate(labels)}
+    fig, ax = plt.subplots()
+    gaps = {label: 0.1 * (i + 1) for i, label in enumerate(labels)}
+    variants_by_gap(ax, gaps, results, {label: label for label in labels})
+    assert len(drawn_by_look(ax)) == 8
+    assert sorted(float(line.get_ydata()[0]) for line in ax.lines) == [50.0 + i for i in range(8)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == labels
+    plt.close(fig)
+
+
+def test_a_figure_that_is_no_longer_drawn_leaves_no_caption(study):
+    write_sweep(study, TEN, AXES)
+    for folder in (study / TEN).glob("*block--1"):
+        (folder / "metrics.json").write_text('{"corloc.lost": 50.0, "corloc.lost.low": 40.0, "corloc.lost.high": 60.0}')
+    sweep = gather_sweep(study, TEN, AXES)
+    assert [figure["name"] for figure in sweep["figures"]] == [TEN]
+    assert sweep["problems"] == ["2 of 4 points are missing: `make study STUDY=swept` tries them again."]
 
 
 def test_another_notebook_is_gathered_by_the_metrics_it_has(study):
@@ -147,6 +191,16 @@ def test_another_notebook_is_gathered_by_the_metrics_it_has(study):
     assert sweep_rows(points, "auc")[0] == {
         "backbone": "scenes_odin", "block": "-1", "setting": "keys", "auc": (71.0, 60.0, 80.0)
     }  # fmt: skip
+
+
+def test_recall_comes_before_what_else_notebook_03_measures(study):
+    names = ("difference.colour.1", "merges.colour", "recall.colour.1")
+    numbers = {name + end: 1.0 for name in names for end in ("", ".low", ".high")}
+    (point_folder(study, "scenes_odin", -1) / "metrics.json").write_text(json.dumps(numbers))
+    point, *_ = read_points(study / TEN, AXES)
+    assert measured_family([point]) == "recall"
+    only = replace(point, metrics={name: 1.0 for name in numbers if name.startswith("difference")})
+    assert measured_family([only]) is None
 
 
 def test_the_page_shows_the_sweep_first_links_each_run_and_says_what_is_missing(study):

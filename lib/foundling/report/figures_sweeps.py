@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, islice, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from scipy.stats import spearmanr
 
+from foundling.report.charts import MARKERS
 from foundling.report.style import ACCENT, FAINT, FOUND, INK, PALETTE, QUIET, styled, subplots
 
 MOST_PANELS = 4  # methods side by side; further ones are in the table only
@@ -137,31 +138,37 @@ def _row_names(ax: Axes, points: Sequence[Any], axes: Mapping[str, Sequence[Any]
 def gaps_and_scores(scores: Sequence[Any], axes: Mapping[str, Sequence[Any]], name: str) -> tuple[Figure, str]:
     """Score against gap, a dot a point and setting, coloured by the first axis with several values.
 
-    Also returns their rank correlation (Spearman) as text: without a spread of either there is none.
+    Also returns their rank correlation (Spearman) as text, over all and for each of these values: without a spread of
+    either there is none.
     """
     known = [score for score in scores if score.gap]
     fig, ax = subplots(cell=(5.6, 3.8))
     axis = next((axis for axis, values in axes.items() if len(values) > 1), next(iter(axes)))
-    for color, value in zip(PALETTE, axes[axis], strict=False):
+    ranks = {}
+    for look, value in zip(_looks(len(axes[axis])), axes[axis], strict=True):
         own = [score for score in known if score.point.axes[axis] == value]
-        ax.plot(
-            [s.gap for s in own],
-            [s.value for s in own],
-            "o",
-            color=color,
-            alpha=0.55,
-            markersize=5,
-            label=axis_text(value),
-        )
+        ranks[axis_text(value)] = _rank(own)
+        ax.plot([s.gap for s in own], [s.value for s in own], alpha=0.55, markersize=5, label=axis_text(value), **look)
     gap_axis(ax)
     ax.set_xlabel("median spectral gap λ3 − λ2")
     ax.set_ylabel(name)
     ax.set_ylim(bottom=0)
     ax.grid()
     ax.legend(title=axis, loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
-    gaps, values = [s.gap for s in known], [s.value for s in known]
+    apart = f" ({', '.join(f'{value} {rank}' for value, rank in ranks.items())})" if len(ranks) > 1 else ""
+    return fig, _rank(known) + apart
+
+
+def _rank(scores: Sequence[Any]) -> str:
+    gaps, values = [s.gap for s in scores], [s.value for s in scores]
     spread = len(set(gaps)) > 1 and len(set(values)) > 1
-    return fig, f"{spearmanr(gaps, values).statistic:.2f}" if spread else "not defined"
+    return f"{spearmanr(gaps, values).statistic:.2f}" if spread else "not defined"
+
+
+def _looks(count: int) -> list[dict[str, Any]]:
+    """``count`` ways to draw dots, as told apart as they can be: each marker goes with all colours before the next."""
+    every = cycle(product(MARKERS, PALETTE))
+    return [{"marker": marker, "color": color, "linestyle": "none"} for marker, color in islice(every, count)]
 
 
 @styled
@@ -171,12 +178,13 @@ def variants_by_gap(ax: Axes, gaps: Mapping[str, float], results: Mapping[str, A
     ``gaps`` and ``results`` (:class:`foundling.evaluation.CorLoc`) are by label; those without a number are left out.
     """
     known = {label: gap for label, gap in gaps.items() if gap > 0 and results[label].value is not None}
-    for color, group in zip(PALETTE, dict.fromkeys(groups[label] for label in known), strict=False):
+    named_groups = dict.fromkeys(groups[label] for label in known)
+    for look, group in zip(_looks(len(named_groups)), named_groups, strict=True):
         for i, label in enumerate(label for label in known if groups[label] == group):
             score, named = results[label], group if i == 0 else None
             if score.low is not None:
-                ax.plot([gaps[label]] * 2, [score.low, score.high], color=color, linewidth=1.2, alpha=0.6)
-            ax.plot(gaps[label], score.value, "o", color=color, markersize=6, label=named)
+                ax.plot([gaps[label]] * 2, [score.low, score.high], color=look["color"], linewidth=1.2, alpha=0.6)
+            ax.plot(gaps[label], score.value, markersize=6, label=named, **look)
     gap_axis(ax)
     ax.set_xlabel("median spectral gap λ3 − λ2")
     ax.set_ylabel("CorLoc (%)")

@@ -16,9 +16,10 @@ import matplotlib.pyplot as plt
 from foundling.combinations import combinations, point_name
 from foundling.report.figures_sweeps import axis_text, gaps_and_scores, score_panels
 from foundling.report.style import save_figure
-from foundling.report.tables import MISSING, write_caption, write_table
+from foundling.report.tables import MISSING, drop_captions, write_caption, write_table
 
 Metrics = Mapping[str, float]
+FAMILIES = ("corloc", "recall")  # what notebooks are about, before what else they measure
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,14 @@ def _error_of(notebook: Path) -> str:
 
 
 def measured_family(points: Sequence[PointResult]) -> str | None:
-    """The metrics that a sweep is about: ``corloc`` where there is any, else the first family with an interval."""
+    """The metrics that a sweep is about: the first of :data:`FAMILIES` that is there, else the first with an interval.
+
+    Differences are never it: they are from another default at every point.
+    """
     names = [name for point in points for name in point.metrics]
     families = [name.partition(".")[0] for name in names if name.endswith(".low") and name.count(".") > 1]
-    return "corloc" if any(name.startswith("corloc.") for name in names) else next(iter(families), None)
+    present = {name.partition(".")[0] for name in names}
+    return next((family for family in (*FAMILIES, *families) if family in present and family != "difference"), None)
 
 
 def scores_of(points: Sequence[PointResult], family: str) -> list[Score]:
@@ -163,6 +168,7 @@ def write_sweep(study_dir: Path, notebook: str, axes: Mapping[str, Sequence[Any]
     write_table(study_dir / "tables" / notebook, rows, caption, columns)
     for old in (study_dir / "figures").glob(f"{notebook}*.png"):
         old.unlink()
+    drop_captions(study_dir / "figures", notebook)
     scores = [] if family is None else scores_of(points, family)
     if scores:
         fig = score_panels(points, scores, axes, name)

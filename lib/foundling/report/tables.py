@@ -98,6 +98,14 @@ def write_caption(path: Path, caption: str) -> None:
     write_bytes(path.parent / CAPTIONS, text.encode())
 
 
+def drop_captions(folder: Path, begins: str) -> None:
+    """Forget the captions of ``folder`` whose names begin with ``begins``: their files are gone."""
+    captions = read_captions(folder)
+    kept = {name: caption for name, caption in captions.items() if not name.startswith(begins)}
+    if kept != captions:
+        write_bytes(folder / CAPTIONS, (json.dumps(kept, indent=1, ensure_ascii=False) + "\n").encode())
+
+
 def read_captions(folder: Path) -> dict[str, str]:
     """The captions of a folder of figures or tables, by name, in the order in which they were written."""
     listed = folder / CAPTIONS
