@@ -16,8 +16,11 @@ def description_of(backbone: str) -> dict[str, Any]:
     """How :func:`foundling.categories.describe_objects` describes objects best with the network of that name.
 
     Its arguments, and an empty dict for those of COMUS, its defaults. The embedded networks, whose CLS token was never
-    trained, take the texture of small grey crops (measured: see :mod:`foundling.categories.describe`).
+    trained, take the texture of small grey crops (measured: see :mod:`foundling.categories.describe`), and networks
+    without a CLS token the mean of their patches.
     """
+    if "cls" not in BACKBONES[backbone].facets:
+        return {"descriptor": "mean"}
     if not BACKBONES[backbone].embedded:
         return {}
     return {"descriptor": "texture", "side": 64, "colour": False, "background": "mean"}

@@ -6,6 +6,7 @@ Reads photos (files, and folders with all folders below), finds one object in ea
   results.json     the boxes in COCO results format (results.METHOD.json where several methods are asked for)
   images.json      the photos in COCO format: image_id of a result -> file name, width, height
   overlays/        each photo with its boxes
+  categories.json  the photos of each category (with --categories)
   summary.json     settings, versions, seconds, and the photos that could not be read
 
 An interrupted run goes on where it stopped when the same command is given again.
@@ -23,6 +24,7 @@ from foundling.errors import ParameterError
 
 if TYPE_CHECKING:
     from foundling.backbones import Backbone
+    from foundling.commands.categories import Sorting
     from foundling.discovery.stream import Found
     from foundling.types import Failure, Sample
 
@@ -43,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_network_arguments(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
+    parser.add_argument(
+        "--categories",
+        type=int,
+        metavar="K",
+        help="sort the photos into K groups by what was found in each (by the first method)",
+    )
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,10 +75,11 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from foundling.backbones import load_backbone
-    from foundling.commands import outputs
+    from foundling.commands import categories, outputs
     from foundling.discovery.stream import discover_images
 
     start = time.monotonic()
+    categories.check_categories(args.categories)
     methods = method_settings(args.method or ["lost"], args.set)
     check_options(args)
     samples, failures = open_photos(args.paths, args.out, args.limit)
@@ -87,15 +96,36 @@ def run(args: argparse.Namespace) -> int:
             precision=args.precision,
         )
         failures += found.failures
-        outputs.write_coco(args.out, samples, found)
-        outputs.write_pictures(args.out, samples, found, sheet_notes(backbone, methods), failures)
+        sorting, refused = sort(args, backbone, samples, found, next(iter(methods)))
+        outputs.write_coco(args.out, samples, found, sorting)
+        outputs.write_categories(args.out, samples, found, sorting)
+        outputs.write_pictures(args.out, samples, found, sheet_notes(backbone, methods), failures, sorting)
     except KeyboardInterrupt:
         print(f"\nWhat was finished is kept in {args.out}: the same command goes on from there.", file=sys.stderr)
         raise
-    outputs.write_json(
-        args.out / "summary.json", summary(args, backbone, methods, found, failures, time.monotonic() - start)
-    )
-    return tell(args.out, found, failures)
+    written = summary(args, backbone, methods, found, failures, time.monotonic() - start)
+    outputs.write_json(args.out / "summary.json", written | {"categories": sorting and sorting.described})
+    if sorting is not None:
+        print(categories.told(sorting))
+    code = tell(args.out, found, failures)
+    if refused:
+        print(f"foundling discover: {refused}", file=sys.stderr)
+    return 1 if refused else code
+
+
+def sort(
+    args: argparse.Namespace, backbone: "Backbone", samples: Sequence["Sample"], found: "Found", label: str
+) -> tuple["Sorting | None", str]:
+    """The groups that ``--categories`` asks for, or none and why there are too few objects for them."""
+    from foundling.commands.categories import sort_photos
+
+    if args.categories is None:
+        return None, ""
+    options = {"precision": args.precision, "batch_size": args.batch_size}
+    try:
+        return sort_photos(backbone, samples, found, label, args.categories, **options), ""
+    except ParameterError as error:
+        return None, str(error)
 
 
 def open_photos(paths: Sequence[Path], out: Path, limit: int | None) -> tuple[list["Sample"], list["Failure"]]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image, ImageColor
 from pycocotools import mask as coco_mask
 
+from foundling.commands.categories import FILE, Sorting, content
 from foundling.datasets.images import read_image
 from foundling.discovery.export import coco_results
 from foundling.discovery.progress import progress
@@ -33,15 +34,28 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def write_coco(out: Path, samples: Sequence[Sample], found: Found) -> None:
-    """``images.json``, which pycocotools reads as annotations without objects, and the results of each method."""
+def write_coco(out: Path, samples: Sequence[Sample], found: Found, sorting: Sorting | None = None) -> None:
+    """``images.json``, which pycocotools reads as annotations without objects, and the results of each method.
+
+    With ``sorting``, all that was found in a photo has the photo's category.
+    """
+    numbers = {sample.image_id: sorting.number(i) for i, sample in enumerate(samples)} if sorting else {}
     for label in found.boxes:
         name = "results.json" if len(found.boxes) == 1 else f"results.{label}.json"
-        write_json(out / name, coco_results(found, samples, label))
-    write_images(out, samples, found)
+        entries = coco_results(found, samples, label)
+        write_json(out / name, [entry | {"category_id": numbers.get(entry["image_id"], 1)} for entry in entries])
+    write_images(out, samples, found, sorting.names if sorting else ("object",))
 
 
-def write_images(out: Path, samples: Sequence[Sample], found: Found) -> None:
+def write_categories(out: Path, samples: Sequence[Sample], found: Found, sorting: Sorting | None) -> None:
+    """``categories.json``: the photos of each category; without ``sorting``, that of an earlier run goes."""
+    if sorting is None:
+        (out / FILE).unlink(missing_ok=True)
+    else:
+        write_json(out / FILE, content(sorting, samples, found))
+
+
+def write_images(out: Path, samples: Sequence[Sample], found: Found, categories: Sequence[str] = ("object",)) -> None:
     """``images.json``: the images that were read, as COCO annotations without objects."""
     images = [
         {
@@ -52,14 +66,21 @@ def write_images(out: Path, samples: Sequence[Sample], found: Found) -> None:
         }
         for record in found.records
     ]
-    write_json(out / "images.json", {"images": images, "annotations": [], "categories": [{"id": 1, "name": "object"}]})
+    named = [{"id": i, "name": name} for i, name in enumerate(categories, 1)]
+    write_json(out / "images.json", {"images": images, "annotations": [], "categories": named})
 
 
 def write_pictures(
-    out: Path, samples: Sequence[Sample], found: Found, notes: Sequence[str], failures: Sequence[Failure]
+    out: Path,
+    samples: Sequence[Sample],
+    found: Found,
+    notes: Sequence[str],
+    failures: Sequence[Failure],
+    sorting: Sorting | None = None,
 ) -> None:
-    """The overlays and the contact sheet ``index.html``; one photo is in memory at a time."""
-    _write_sheet(out, "Objects found", _entries(out / OVERLAYS, samples, found), notes, failures)
+    """The overlays and the contact sheet ``index.html``, by category where there are such; one photo is in memory at a
+    time."""
+    _write_sheet(out, "Objects found", _entries(out / OVERLAYS, samples, found, sorting), notes, failures)
 
 
 def write_mask_pictures(
@@ -86,11 +107,17 @@ def _write_sheet(
         path.unlink()
 
 
-def _entries(overlays: Path, samples: Sequence[Sample], found: Found) -> Iterator[Entry]:
+def _entries(
+    overlays: Path, samples: Sequence[Sample], found: Found, sorting: Sorting | None = None
+) -> Iterator[Entry]:
     labels = tuple(found.boxes)
     colors = list(label_colors(labels).values())
-    with progress(len(found.records), "drawing") as advance:
-        for record in found.records:
+    records = found.records
+    if sorting:
+        by_photo = {record["index"]: record for record in records}
+        records = [by_photo[i] for i in sorting.order if i in by_photo]
+    with progress(len(records), "drawing") as advance:
+        for record in records:
             i = record["index"]
             image = read_image(samples[i].path, orient=samples[i].orient)
             boxes = np.stack([found.boxes[label][i] for label in labels]).astype(np.float64)  # [method, 4]
@@ -104,6 +131,7 @@ def _entries(overlays: Path, samples: Sequence[Sample], found: Found) -> Iterato
                 labels=labels if len(labels) > 1 else (),
                 flags=tuple(dict.fromkeys(flags)),
                 link=f"{overlays.name}/{path.name}",
+                group=sorting.name(i) if sorting else "",
             )
             advance(1)
 

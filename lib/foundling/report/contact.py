@@ -28,8 +28,8 @@ class Entry:
     """One photo on the sheet: its name, the decoded image, the boxes in its pixels, and what was degenerate.
 
     ``labels`` name the method of each box, where there are several; ``words`` are written instead of where the boxes
-    are. ``link`` is the path of a larger picture relative
-    to the sheet (an overlay, usually).
+    are. ``link`` is the path of a larger picture relative to the sheet (an overlay, usually). ``group`` is the heading
+    that it stands under, with the entries beside it that have the same.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Entry:
     flags: tuple[str, ...] = ()
     link: str | None = None
     words: str = ""
+    group: str = ""
 
 
 def label_colors(labels: Iterable[str]) -> dict[str, str]:
@@ -115,6 +116,7 @@ def _card(entry: Entry, file: Path, side: int, colors: dict[str, str]) -> dict[s
         "boxes": _described(entry),
         "flags": entry.flags,
         "link": quote(entry.link) if entry.link else None,
+        "group": entry.group,
     }
 
 
