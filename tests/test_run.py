@@ -21,7 +21,7 @@ from foundling.parameters import validate
 from foundling.run import BATCH, main, output_folder, read_settings, start
 from tiny import parameters_source, start_source, write_notebook
 
-ONE = "01_features"
+ONE, TEN = "01_features", "10_ablations"
 
 
 @pytest.fixture
@@ -421,3 +421,14 @@ def test_a_printed_number_stands_only_beside_a_run_under_the_papers_conditions(n
     assert run.published(lost, "dino_vits16:random") is None
     for other in ({"limit": 50}, {"max_side": 480}, {"precision": "bf16"}, {"weights": "random"}):
         assert start(ONE, {**namespace, **voc, **other}).published(lost) is None
+
+
+@pytest.mark.parametrize(
+    ("read", "printed"),
+    [({}, 61.9), ({"norm": "all"}, 61.9), ({"norm": "none"}, 61.9), ({"block": -2}, None), ({"bias": False}, None)],
+)
+def test_a_printed_number_is_of_the_last_block_with_its_bias(namespace, read, printed):
+    voc = {"dataset": "voc07", "split": "trainval", "backbone": "dino_vits16", "limit": 0, "proposal_ks": []}
+    run = start(TEN, validate(TEN, {"out": namespace["out"], **voc, **read}).model_dump())
+    assert run.published({"method": "lost", "k": 100}) == printed
+    assert run.published({"method": "lost", "k": 100, "facet": "tokens"}) is None

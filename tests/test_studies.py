@@ -316,7 +316,7 @@ def measured(notebook, p):
         return frozenset({"method": name, **METHODS[name].defaults, **given}.items())
 
     if notebook == TEN:
-        usual = (p.block, p.bias, p.norm) == (-1, True, "last")
+        usual = (p.block, p.bias) == (-1, True)  # the final norm reaches tokens only
         return {(p.dataset, p.split, p.backbone, complete(settings)) for settings in p.served()[0].values() if usual}
     labels = {**p.methods, **p.sweep()}
     found = {(p.dataset, p.split, p.backbone, complete(settings)) for settings in labels.values()}

@@ -130,9 +130,9 @@ class Run:
     def published(self, settings: Mapping[str, Any], backbone: str | None = None) -> float | None:
         """The CorLoc a paper prints for a method's ``settings``, if this run repeats the paper's conditions.
 
-        Those are all images, at native size, in fp32, with published weights, and the last block as the network has it;
-        ``backbone`` (``name:random`` is none) defaults to the run's own. Otherwise, and where no paper has the setting,
-        ``None``.
+        Those are all images, at native size, in fp32, with published weights, and the last block with its bias (the
+        final norm reaches tokens only, of which no paper prints anything); ``backbone`` (``name:random`` is none)
+        defaults to the run's own. Otherwise, and where no paper has the setting, ``None``.
         """
         from foundling.report.beside import published_corloc
 
@@ -140,8 +140,7 @@ class Run:
         name, weights = split_backbone(backbone) if backbone else (given.backbone, given.weights)
         if weights != "pretrained" or given.limit or given.max_side or given.precision != "fp32":
             return None
-        taken = {"block": -1, "bias": True, "norm": "last"}  # from the network, in the papers
-        if any(getattr(given, name, usual) != usual for name, usual in taken.items()):
+        if getattr(given, "block", -1) != -1 or not getattr(given, "bias", True):
             return None
         return published_corloc(given.dataset, given.split, name, settings)
 
