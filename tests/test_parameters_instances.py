@@ -21,6 +21,10 @@ THREE = "03_instanceness"
         ({"nms": -0.1}, "nms = -0.1, of type float, is not legal"),
         ({"split_parts": 1}, "split_parts = 1, of type int, is not legal: it should be a valid boolean"),
         (
+            {"weights": "runs/mine.pth", "compare_backbones": ["scenes_odin"]},
+            "compare_backbones has 'scenes_odin', the name of the run's own backbone, whose weights are 'runs/mine",
+        ),
+        (
             {"saliency_backbone": "dino_vitb16"},
             "saliency_backbone is 'dino_vitb16': choose a network of this run (scenes_odin, scenes_mae, "
             "scenes_odin:random), or empty",

@@ -143,8 +143,10 @@ def test_a_sweep_is_one_run_for_every_combination_under_a_name_that_stays(study_
     assert len(study.swept()[TEN]) == 8 and study.swept()["01_features"] == []
     more = load_study(study_file(text.replace("[-1, 2]", "[-3, -1, 2]")))
     assert {r.name for r in runs} < {r.name for r in more.runs}
-    with pytest.raises(ParameterError, match="'mine' runs '10_ablations' at 8 points, '' is none of them"):
+    with pytest.raises(ParameterError, match=r"'mine' runs '10_ablations' at 8 points, and none was named \(--point\)"):
         study.run(TEN)
+    with pytest.raises(ParameterError, match="at 8 points, 'block-7' is none of them"):
+        study.run(TEN, "block-7")
     with pytest.raises(ParameterError, match="runs '01_features' once: leave out the point 'block--1'"):
         study.run("01_features", "block--1")
 

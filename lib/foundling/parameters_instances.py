@@ -41,6 +41,11 @@ class Instanceness(Parameters):
             raise ValueError(f"ks is {self.ks}: give each k once, the smallest first")
         if absent := sorted(set(self.proposal_ks) - set(self.ks)):
             raise ValueError(f"proposal_ks asks for k = {absent[0]}, which is not among ks ({self.ks}): add it there")
+        if self.backbone in self.compare_backbones and self.weights != "pretrained":
+            raise ValueError(
+                f"compare_backbones has {self.backbone!r}, the name of the run's own backbone, whose weights are "
+                f"{self.weights!r}: results are kept by name, so make the published one the backbone, or leave it out"
+            )
         present = (self.backbone, *self.compare_backbones)
         for name in ("proposal_backbone", "saliency_backbone"):
             if (value := getattr(self, name)) and value not in present:

@@ -100,9 +100,9 @@ class Study:
         if point not in runs:
             if "" in runs:
                 raise ParameterError(f"the study {self.name!r} runs {notebook!r} once: leave out the point {point!r}")
+            said = f"{point!r} is none of them" if point else "and none was named (--point)"
             raise ParameterError(
-                f"the study {self.name!r} runs {notebook!r} at {len(runs)} points, {point!r} is none of them"
-                f"{suggest(point, runs)}"
+                f"the study {self.name!r} runs {notebook!r} at {len(runs)} points, {said}{suggest(point, runs)}"
             )
         return runs[point]
 
