@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from foundling import cli
+from foundling.backbones import load_backbone
 from foundling.discovery import METHODS
 
 NETWORK = ("--backbone", "scenes_odin", "--weights", "random", "--device", "cpu")
@@ -85,8 +86,23 @@ def test_saliency_of_another_network_soft_masks_and_edges(photos, tmp_path):
     assert summary["settings"]["refine"] == "edges"
 
 
+def test_a_checkpoint_is_not_taken_for_the_other_network(photos, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(name, weights="pretrained", device=None, seed=0):
+        loaded.append((name, weights))
+        return load_backbone(name, "random", device, seed)
+
+    monkeypatch.setattr("foundling.backbones.load_backbone", load)
+    for weights, other in (("mine.pth", "pretrained"), ("random", "random"), ("pretrained", "pretrained")):
+        loaded.clear()
+        options = ("--backbone", "scenes_odin", "--weights", weights, "--saliency", "scenes_mae", "--device", "cpu")
+        assert foundling("propose", photos, "--out", tmp_path / weights, *options) == 0
+        assert loaded == [("scenes_odin", weights), ("scenes_mae", other)]
+
+
 def test_photos_that_keep_no_mask_are_named(photos, tmp_path, capsys):
-    # parts in one piece that cover all of the image, at least nine tenths of them salient: there are none
+    # one part that covers all of the image, nearly all of it salient: there is none
     options = ("--ks", 1, "--intersection", 0.999)
     assert foundling("propose", photos, "--out", tmp_path / "o", *NETWORK, *options) == 0
     assert read(tmp_path / "o" / "proposals.json") == []
@@ -103,12 +119,20 @@ def test_damaged_photos_are_listed(photos, tmp_path, capsys):
         assert "1 failed:" in capsys.readouterr().err
 
 
+def test_photos_of_fewer_patches_than_parts_fail_by_name(photos, tmp_path, capsys):
+    assert foundling("propose", photos, "--out", tmp_path / "o", *NETWORK, "--ks", 2, 1000) == 1
+    error = capsys.readouterr().err
+    for name in ("disc.png", "noise.png"):
+        assert f"  {name}: k is 1000, but an image has 48 patches: choose k at most 48, or larger images" in error
+    assert read(tmp_path / "o" / "proposals.json") == []
+    assert len(read(tmp_path / "o" / "summary.json")["failures"]) == 2
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         (("--intersection", "50"), "--intersection 50.0: give a share from 0 to 1"),
         (("--ks", "0"), "ks is [0]"),
-        (("--ks", "1000"), "1000"),
         (("--facet", "colour"), "colour"),
         (("--saliency", "dino_vits61"), "did you mean 'dino_vits16'?"),
     ],

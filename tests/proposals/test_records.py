@@ -110,6 +110,18 @@ def test_failures_of_either_run_are_reported_and_not_fatal():
     assert proposals.failures[2] == Failure("d", 3, "d: saliency found no salient region")
 
 
+def test_features_that_are_not_finite_make_no_proposals():
+    """Their masks are flagged, and say nothing about the image: neither as proposals nor as its salient region."""
+    whole, odd = parts([TOP, ~TOP]), parts([TOP, ~TOP]) | {"flags": ["not_finite"]}
+    run = found_of([{"spectral": odd, "saliency": whole}, {"spectral": whole, "saliency": odd}])
+    proposals = proposals_from_records(run, samples_of("a", "b"), "spectral", (run, "saliency"))
+    assert proposals.images == []
+    assert [failure.error for failure in proposals.failures] == [
+        "a: the features for spectral are not finite", "b: the features for saliency are not finite",
+    ]  # fmt: skip
+    assert [image.name for image in proposals_from_records(run, samples_of("a", "b"), "spectral").images] == ["b"]
+
+
 def test_bilinear_needs_memberships(found):
     soft = found_of([{"spectral": parts([TOP, ~TOP], soft=True)}], ["a"])
     image = proposals_from_records(soft, samples_of("a"), "spectral", upsample="bilinear").images[0]

@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     filters.add_argument(
         "--saliency",
         metavar="NAME",
-        help=f"the network of the salient region (default: that of --backbone), or {NO_SALIENCY} for no such filter",
+        help=f"the network of the salient region (default: that of --backbone; a checkpoint given as --weights is not "
+        f"for it), or {NO_SALIENCY} for no such filter",
     )
     filters.add_argument("--no-split", action="store_true", help="keep masks whole that are not connected")
     filters.add_argument(
@@ -67,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     samples, failures = discover.open_photos(args.paths, args.out, args.limit)
     backbone = load_backbone(args.backbone, weights=args.weights, device=args.device)
     other = args.saliency not in (None, NO_SALIENCY, args.backbone)
-    salient = load_backbone(args.saliency, weights=args.weights, device=args.device) if other else backbone
+    # a checkpoint file is that of --backbone: in the other network it might even fit
+    weights = "random" if args.weights == "random" else "pretrained"
+    salient = load_backbone(args.saliency, weights=weights, device=args.device) if other else backbone
     print(f"{len(samples)} photos; {backbone.name} ({backbone.checksum}) on {backbone.device}", flush=True)
     try:
         found, saliency = find(args, samples, backbone, salient)

@@ -43,8 +43,8 @@ class ImageProposals:
 class ProposalSet:
     """Proposals of many images: ``images`` in the order of the samples, without those among ``failures``.
 
-    An image fails where its masks or its salient region could not be found; an image of which the filters keep nothing
-    does not fail, it has no masks (see :attr:`without`).
+    An image fails where its masks or its salient region could not be found, or come from features that are not finite;
+    an image of which the filters keep nothing does not fail, it has no masks (see :attr:`without`).
     """
 
     images: list[ImageProposals]
@@ -95,7 +95,7 @@ def proposals_from_records(
         if value not in legal:
             raise ParameterError(f"{name} is {value!r}: choose one of {', '.join(legal)}")
     images, failures = list[ImageProposals](), list(found.failures)
-    regions = _regions(found, saliency)
+    regions = _regions(found, label, saliency)
     for record in found.records:
         sample, region = samples[record["index"]], next(regions)
         if isinstance(region, Failure):
@@ -151,18 +151,25 @@ def _check(found: Found, label: str, saliency: tuple[Found, str] | None, ks: Col
 
 
 def _regions(
-    found: Found, saliency: tuple[Found, str] | None
+    found: Found, masks: str, saliency: tuple[Found, str] | None
 ) -> Iterator[Bool[np.ndarray, "height width"] | Failure | None]:
-    """For each record of ``found`` the salient region of its image, or why there is none; ``None`` if not asked for."""
+    """For each record of ``found`` the salient region of its image, or why the image fails; ``None`` if not asked for.
+
+    ``masks`` is the label of the masks that it is for.
+    """
     others, label = saliency or (found, "")
     regions = {record["index"]: record for record in others.records}
     failures = {failure.index: failure for failure in others.failures}
     for record in found.records:
         name, i = record["name"], record["index"]
-        if saliency is None:
+        if failure := _not_finite(record, masks):
+            yield failure
+        elif saliency is None:
             yield None
         elif i in failures or not regions[i]["methods"][label]["masks"]:
             yield failures.get(i) or Failure(name, i, f"{name}: {label} found no salient region")
+        elif failure := _not_finite(regions[i], label):
+            yield failure
         elif (other := regions[i])["size"] != record["size"]:
             raise ParameterError(
                 f"{name}: its salient region is of an image of {other['size']} pixels, its masks of one of "
@@ -171,6 +178,13 @@ def _regions(
         else:
             mask = decode_mask(other["methods"][label]["masks"][0])
             yield nearest_masks(mask[None], other["patch_size"], other["seen"], other["size"])[0]
+
+
+def _not_finite(record: dict[str, Any], label: str) -> Failure | None:
+    """Why an image whose features were not finite is not used: its masks are stretches of its patches, or all."""
+    if "not_finite" not in record["methods"][label].get("flags", ()):
+        return None
+    return Failure(record["name"], record["index"], f"{record['name']}: the features for {label} are not finite")
 
 
 def _pixel_masks(
