@@ -24,7 +24,8 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copytree(paths.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(paths.ROOT / "Snakefile", tmp_path)
     demo = (paths.STUDIES / "demo.yaml").read_text(encoding="utf-8")
-    for given, smaller in (("size: 224", "size: 96"), ("limit: 16", "limit: 4"), ("limit: 100", "limit: 6")):
+    changes = (("size: 224", "size: 96"), ("limit: 16", "limit: 4"), ("limit: 100", "limit: 6"))
+    for given, smaller in (*changes, ("size: 128", "size: 96"), ("limit: 240", "limit: 9")):
         assert demo.count(given) == 1, f"{given} is not in demo.yaml: set the smaller value here in another way"
         demo = demo.replace(given, smaller)
     (tmp_path / "studies").mkdir()

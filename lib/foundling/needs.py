@@ -13,6 +13,7 @@ from foundling.parameters import (
     dataset_options,
     from_root,
 )
+from foundling.parameters_clustering import Clustering
 from foundling.studies import Study
 
 
@@ -45,6 +46,8 @@ def missing(study: Study) -> list[Need]:
         if dataset not in opened:
             opened[dataset] = _missing_data(parameters)
         needs += [*opened[dataset], *_missing_weights(parameters)]
+        if isinstance(parameters, Clustering):
+            needs += _missing_saliency(parameters)
         if isinstance(parameters, RepresentationLearning):
             needs += [*_missing_videos(parameters), *_missing_training_images(parameters)]
     return list(dict.fromkeys(needs))
@@ -82,6 +85,19 @@ def _missing_data(parameters: Parameters) -> list[Need]:
         return [Need(f"the dataset {parameters.dataset!r}: {' '.join(str(error).split())}", remedy)]
     if not len(dataset):
         return [Need(f"images: the dataset {parameters.dataset!r} is empty", "check root and split")]
+    return []
+
+
+def _missing_saliency(parameters: Clustering) -> list[Need]:
+    """The checkpoint of the saliency network."""
+    from foundling.backbones.weights import find_weights, how_to_get
+    from foundling.saliency import NETWORKS
+
+    name = parameters.saliency_network
+    if name in NETWORKS and find_weights(NETWORKS[name]) is None:
+        return [Need(f"the weights of the saliency network {name}", how_to_get(NETWORKS[name]))]
+    if name and name not in NETWORKS and not Path(parameters.saliency_weights()).is_file():
+        return [Need(f"the checkpoint {name}", "put it there, or change the parameter saliency_network")]
     return []
 
 

@@ -1,11 +1,13 @@
 """The parameters of 04_clustering: what counts as salient, how objects are described, how they are grouped."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from foundling.parameters_base import LABEL, Parameters
+from foundling.paths import ROOT
 
 # Label -> source and its settings; those of LOST, TokenCut and DINO-seg are notebook 02's. LOST's masks covered most of
 # the objects of 240 scenes of single_train (IoU 45 %; TokenCut 31, the cut in two 28, DINO-seg 13).
@@ -70,6 +72,11 @@ class Clustering(Parameters):
         if self.background == "mean" and self.region == "box":
             raise ValueError("background is 'mean' with region 'box': without a mask there is nothing to paint over")
         return self
+
+    def saliency_weights(self) -> str:
+        """``saliency_network`` as a name or a path; a relative path is taken from the checkout's folder."""
+        path = ROOT / Path(self.saliency_network).expanduser()
+        return str(path) if self.saliency_network and path.is_file() else self.saliency_network
 
     def sources(self) -> dict[str, dict[str, Any]]:
         """The sources of saliency that are methods of discovery: label -> {'method': …, its settings}."""

@@ -10,15 +10,16 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t
 
-from foundling.categories.crops import Objects
+from foundling.categories.crops import RLE, Objects
 from foundling.datasets.base import Dataset
 from foundling.datasets.semantic import semantic_truth
 from foundling.datasets.voc import MASKS
+from foundling.discovery.export import encode_mask
 from foundling.errors import ImageError, ParameterError
 from foundling.evaluation.bootstrap import CONFIDENCE, Interval
 from foundling.evaluation.segmentation import confusion
 from foundling.saliency import SaliencyMasks
-from foundling.types import Failure
+from foundling.types import VOID, Failure
 
 Counts = Int[np.ndarray, "image 2 class"]
 
@@ -56,6 +57,27 @@ def class_counts(
             if found.sizes[i].all():
                 counts[label][i] = confusion(found.mask(i).astype(np.int64), truth, 2, classes)
     return counts
+
+
+def annotated_masks(dataset: Dataset, failures: list[Failure]) -> SaliencyMasks:
+    """All that is annotated in each image, as one mask: what a perfect source of saliency would give.
+
+    Void pixels are outside. An image without a usable truth is appended to ``failures`` and has no mask. Raises
+    :class:`ParameterError` where the dataset says no classes of pixels.
+    """
+    masks: list[RLE | None] = [None] * len(dataset)
+    sizes = np.zeros((len(dataset), 2), dtype=np.int64)
+    for i, sample in enumerate(dataset):
+        try:
+            truth = semantic_truth(sample, dataset)
+        except ImageError as error:
+            failures.append(Failure(sample.name, i, str(error)))
+            continue
+        inside = (truth > 0) & (truth != VOID)
+        sizes[i] = truth.shape
+        masks[i] = encode_mask(inside) if inside.any() else None
+    names = tuple(sample.name for sample in dataset)
+    return SaliencyMasks("annotated", names, sizes, tuple(masks), tuple(failures))
 
 
 def saliency_parts(counts: Counts) -> Int[np.ndarray, "image 4"]:
