@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from foundling.errors import FoundlingError
-from foundling.report.charts import bar_intervals, gap_histogram, grouped_intervals, line_with_band, stacked_shares
+from foundling.report.charts import (
+    bar_intervals,
+    difference_dots,
+    gap_histogram,
+    grouped_intervals,
+    line_with_band,
+    stacked_shares,
+)
 from foundling.report.style import subplots
 
 
@@ -32,6 +39,19 @@ def test_bars_intervals_and_published_values(ax):
     assert [text.get_text() for text in ax.texts] == ["61.9", "n/a", "68.1"]
     assert legend(ax) == ["published"]
     assert ax.get_xlim()[1] > 69
+
+
+def test_a_difference_that_may_be_none_is_hollow(ax):
+    rows = [(5.0, 1.0, 9.0), (2.0, -1.0, 5.0), (-4.0, -6.0, -2.0), (3.0, None, None), (None, None, None)]
+    assert difference_dots(ax, list("abcde"), rows, xlabel="points") is ax
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots] == [(5.0, 0), (2.0, 1), (-4.0, 2), (3.0, 3)]
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True, False, True]
+    intervals = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "None" and line not in dots]
+    assert intervals == [[1.0, 9.0], [-1.0, 5.0], [-6.0, -2.0], [0, 0]]  # the last: where nothing differs
+    assert [label.get_text() for label in ax.get_yticklabels()] == list("abcde") and ax.get_ylim() == (4.5, -0.5)
+    with pytest.raises(FoundlingError, match="1 rows but 0 differences: give one a row"):
+        difference_dots(ax, ["a"], [])
 
 
 def test_bars_alone(ax):

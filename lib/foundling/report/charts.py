@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from foundling.errors import ParameterError
-from foundling.report.style import ACCENT, FAINT, FILL, FOUND, INK, PALETTE, as_array, styled
+from foundling.report.style import ACCENT, FAINT, FILL, FOUND, INK, PALETTE, QUIET, as_array, styled
 from foundling.report.tables import format_cell
 
 MARKERS = "os^D"  # each goes with all colours before the next
@@ -55,6 +55,32 @@ def bar_intervals(
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 0.45, -0.55)
     ax.set_xlim(*(xlim or (0, max(float(ends.max(initial=0)) * 1.14, 1))))
+    ax.grid(axis="x")
+    return ax
+
+
+@styled
+def difference_dots(
+    ax: Axes, names: Sequence[str], differences: Sequence[Triple], *, xlabel: str = "", title: str | None = None
+) -> Axes:
+    """Differences (value, low, high) as dots with their intervals about a line at 0, first name on top.
+
+    A dot is hollow where its interval contains 0, or where it has none; a value of ``None`` leaves its row empty.
+    """
+    if len(differences) != len(names):
+        raise ParameterError(f"{len(names)} rows but {len(differences)} differences: give one a row")
+    for row, (value, low, high) in enumerate(differences):
+        if value is None:
+            continue
+        decided = low is not None and high is not None and (low > 0 or high < 0)
+        if low is not None and high is not None:
+            ax.plot([low, high], [row, row], color=ACCENT, linewidth=1.6)
+        ax.plot(value, row, "o", color=ACCENT, markerfacecolor=ACCENT if decided else "white", zorder=3)
+    ax.axvline(0, color=QUIET, linewidth=1)
+    _axis(ax, xlabel, title)
+    ax.set_yticks(range(len(names)), labels=list(names))
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="x")
     return ax
 
