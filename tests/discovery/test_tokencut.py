@@ -173,6 +173,18 @@ def test_the_sign_of_the_eigenvector_does_not_matter(rng: np.random.Generator) -
         assert drawn[seed] > 0
 
 
+def test_the_cut_is_at_the_mean_and_not_at_zero() -> None:
+    vector = np.array([6, 0.5, 0.5, 0.5, -1, -1])  # the mean is 0.92
+    mask, seed, drawn = foreground(vector, (1, 6))
+    assert mask.tolist() == [[True] + [False] * 5]
+    assert seed == (0, 0)
+    assert drawn.tolist() == [vector.tolist()]
+    mask, seed, drawn = foreground(vector - 6, (2, 3))  # all are below zero, five below the mean of -5.1
+    assert mask.tolist() == [[False, True, True], [True, True, True]]
+    assert seed == (1, 1)
+    assert drawn[seed] == 7
+
+
 def separated(rng: np.random.Generator, count: int, grid: tuple[int, int] = (9, 10)) -> list[np.ndarray]:
     """Descriptors with a cut that is clearly defined."""
     found: list[np.ndarray] = []
