@@ -5,7 +5,7 @@ import pytest
 
 from foundling.errors import FoundlingError
 from foundling.evaluation import mean_interval, paired_difference
-from foundling.evaluation.bootstrap import ratio_intervals
+from foundling.evaluation.bootstrap import drawn_interval, ratio_intervals
 
 
 def test_agrees_with_resampling_in_a_loop(rng):
@@ -115,8 +115,19 @@ def test_ratios_of_few_images(rng):
     assert alone == (0.5, None, None)  # one image fills it
     assert both == (0.5, 0.5, 0.5)
     assert ratio_intervals(np.zeros((0, 1)), np.zeros((0, 1))) == [(None, None, None)]
+    assert ratio_intervals(counts / 2, counts, resamples=0) == [(None,) * 3, (0.5, None, None), (0.5, None, None)]
     with pytest.raises(FoundlingError, match="confidence is 95"):
         ratio_intervals(counts, counts, confidence=95.0)
+
+
+def test_draws_without_what_is_measured_are_left_out():
+    rare = np.zeros((200, 1))
+    rare[:2] = 1  # in two of two hundred images: about one draw in seven has neither
+    (interval,) = ratio_intervals(rare * np.arange(200)[:, None], rare)
+    assert interval == (0.5, 0, 1)
+    assert drawn_interval(0.5, np.full(4, np.nan), 0.95) == (0.5, None, None)
+    assert drawn_interval(None, np.ones(4), 0.95) == (None, None, None)
+    np.testing.assert_allclose(drawn_interval(2.0, np.array([np.nan, 0, 1, 2, 3, 4]), 0.5), (2, 1, 3))
 
 
 def test_batches_do_not_change_ratios(rng, monkeypatch):

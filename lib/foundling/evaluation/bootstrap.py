@@ -74,7 +74,8 @@ def ratio_intervals(
 
     For means over things of which an image has several, or none: images are drawn, not things. All columns share the
     draws, which makes them comparable; a draw without any of a column's things says nothing about that column. A
-    column that one image alone fills has no interval, and an empty one no value.
+    column that one image alone fills has no interval, and an empty one no value; without ``resamples`` (0) there are no
+    intervals.
 
     Raises :class:`ParameterError` for a ``confidence`` outside 0..1.
     """
@@ -87,13 +88,22 @@ def ratio_intervals(
         drawn = slice(first, first := first + len(weights))
         below = weights @ counts
         np.divide(weights @ sums, below, out=ratios[drawn], where=below > 0)
+    values = [float(sums[:, i].sum()) / total if total else None for i, total in enumerate(totals.tolist())]
+    ratios[:, filled < 2] = np.nan
+    return [drawn_interval(value, drawn, confidence) for value, drawn in zip(values, ratios.T, strict=True)]
+
+
+def drawn_interval(value: float | None, draws: Float[np.ndarray, " draw"], confidence: float) -> Interval:
+    """``value`` with the percentile interval of ``draws``, of which those that had nothing to measure are nan.
+
+    Without any other draw there is no interval.
+    """
+    usable = draws[~np.isnan(draws)]
+    if value is None or not len(usable):
+        return Interval(value, None, None)
     tail = 50 * (1 - confidence)
-    results = []
-    for i, total in enumerate(totals.tolist()):
-        value = float(sums[:, i].sum()) / total if total else None
-        ends = np.nanpercentile(ratios[:, i], [tail, 100 - tail]).tolist() if filled[i] > 1 else [None, None]
-        results.append(Interval(value, *ends))
-    return results
+    low, high = np.percentile(usable, [tail, 100 - tail]).tolist()
+    return Interval(value, low, high)
 
 
 def image_draws(images: int, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "draw image"]]:

@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from foundling.errors import ParameterError
-from foundling.evaluation.bootstrap import CONFIDENCE, Interval, image_draws
+from foundling.evaluation.bootstrap import CONFIDENCE, Interval, drawn_interval, image_draws
 from foundling.types import Sample, Target
 
 KINDS = ("segm", "bbox")
@@ -122,13 +122,9 @@ def _names(max_dets: Sequence[int]) -> list[str]:
 def _intervals(
     names: Sequence[str], point: Float[np.ndarray, " value"], draws: Float[np.ndarray, "draw value"], confidence: float
 ) -> dict[str, Interval]:
-    tail = 50 * (1 - confidence)
-    intervals = {}
-    for i, name in enumerate(names):
-        usable = draws[:, i][~np.isnan(draws[:, i])]  # a draw may lack objects of a size
-        ends = np.percentile(usable, [tail, 100 - tail]).tolist() if len(usable) else [None, None]
-        intervals[name] = Interval(None, None, None) if np.isnan(point[i]) else Interval(float(point[i]), *ends)
-    return intervals
+    values = [None if np.isnan(value) else value for value in point.tolist()]
+    drawn = zip(values, draws.T, strict=True)  # a draw may lack objects of a size: then it is nan
+    return dict(zip(names, (drawn_interval(value, column, confidence) for value, column in drawn), strict=True))
 
 
 def _check(kind: str, max_dets: Sequence[int], confidence: float, samples: Sequence[Sample]) -> None:

@@ -43,11 +43,11 @@ def bilinear_masks(
         _weights(original, network, cells, patch_size)
         for original, network, cells in zip(size, seen, memberships.shape[1:], strict=True)
     )
-    soft = columns @ memberships.astype(np.float32).transpose(0, 2, 1) @ rows.T  # [object, width, height]
-    masks = np.zeros(soft.shape, dtype=bool)
-    for level in np.unique(levels):
+    cells = memberships.astype(np.float32).transpose(0, 2, 1)
+    masks = np.zeros((len(cells), len(columns), len(rows)), dtype=bool)  # [object, width, height]
+    for level in np.unique(levels):  # one at a time: in large photos the values of all are gigabytes
         parts = np.flatnonzero(levels == level)
-        winner = soft[parts].argmax(axis=0)
+        winner = (columns @ cells[parts] @ rows.T).argmax(axis=0)
         for i, part in enumerate(parts):
             masks[part] = winner == i
     return masks.transpose(0, 2, 1)
