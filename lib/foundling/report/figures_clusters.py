@@ -71,14 +71,17 @@ def _object_picture(image: Image.Image, objects: Objects, row: int, side: int) -
     reach = max(x1 - x0, y1 - y0) * (0.5 + MARGIN)
     left, top = (x0 + x1) / 2 - reach, (y0 + y1) / 2 - reach
     scale = side / (2 * reach)
-    place = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
+    x, y = ((0.5 - start) * scale - 0.5 for start in (left, top))  # of the middle of pixel 0
+    place = np.array([[scale, 0, x], [0, scale, y]])
     pixels = np.asarray(image.convert("RGB"))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     small = cv2.warpAffine(pixels, place, (side, side), flags=method, borderValue=(236, 236, 236))
     encoded = objects.masks[row]
     inside: Any = np.zeros((side, side), dtype=np.uint8)
     if encoded is None:
-        u0, v0, u1, v1 = np.rint(place @ [[x0, x1], [y0, y1], [1, 1]]).astype(int).T.ravel().tolist()
+        u0, v0, u1, v1 = (
+            round((value - start) * scale) for value, start in zip((x0, y0, x1, y1), (left, top) * 2, strict=True)
+        )
         inside[max(v0, 0) : v1, max(u0, 0) : u1] = 1
     else:
         mask = decode_mask(encoded).astype(np.uint8)
@@ -187,7 +190,7 @@ def cluster_map(
 def hover_map(
     points: Float[np.ndarray, "object 2"],
     pictures: Sequence[Image.Image],
-    labels: Int[np.ndarray, " object"],
+    labels: Int[np.ndarray, " labelled"],
     count: int,
     words: Sequence[str],
 ) -> str:
@@ -215,7 +218,7 @@ def matching_chart(
     ax: Axes,
     table: Int[np.ndarray, "cluster class"],
     classes: Sequence[str],
-    assignment: Int[np.ndarray, " cluster"],
+    assignment: Int[np.ndarray, " assigned"],
 ) -> Axes:
     """How many objects of each class every cluster holds, the matched class of each outlined; numbers above 0 written.
 

@@ -1,0 +1,75 @@
+"""The parameters of notebook 04: sources of saliency, descriptions, clusters."""
+
+from pathlib import Path
+
+import pytest
+
+from foundling.errors import ParameterError
+from foundling.needs import missing
+from foundling.parameters import check_names, validate
+from foundling.studies import load_study
+
+FOUR = "04_clustering"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"saliency": {}}, "saliency = {}, of type dict, is not legal"),
+        ({"saliency": {"A b": {}}}, "saliency: label 'A b' names metrics: use lower-case letters, digits and _"),
+        ({"saliency": {"lost": {"source": 3}}}, "saliency.lost needs 'source': the name of a source"),
+        ({"source": "basnet"}, "source is 'basnet': choose a label of saliency (spectral, dino_seg, lost, tokencut, "),
+        ({"saliency": {"network": {}}, "source": "network"}, "saliency.network is a network: give saliency_network"),
+        ({"seeds": [1]}, "seeds = [1], of type list, is not legal"),
+        ({"seeds": [1, 1]}, "seeds is [1, 1]: give each once"),
+        ({"share": 0.0}, "share = 0.0, of type float, is not legal"),
+        ({"clusters": 255}, "clusters = 255, of type int, is not legal"),
+        ({"descriptor": "colour"}, "descriptor = 'colour', of type str, is not legal: it should be 'cls', 'mean' or"),
+        ({"region": "box"}, "background is 'mean' with region 'box'"),
+        ({"compare_backbones": ["scenes_mae"]}, "compare_backbones = ['scenes_mae'], of type list, is not legal"),
+    ],
+)
+def test_what_is_wrong_is_named(values, message):
+    with pytest.raises(ParameterError) as caught:
+        validate(FOUR, values)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"saliency": {"lost": {"k": 0.5}}}, "saliency.lost: k = 0.5"),
+        ({"saliency": {"lost": {"source": "basnet"}}}, "saliency.lost: unknown method 'basnet'"),
+        ({"backbone": "dino_resnet50", "saliency": {"lost": {}}, "descriptor": "cls"}, "descriptor reads cls, which"),
+        (
+            {"backbone": "dino_resnet50", "saliency": {"lost": {"facet": "queries"}}},
+            "saliency.lost reads queries, which",
+        ),
+    ],
+)
+def test_settings_are_held_against_the_methods_and_the_network(values, message):
+    with pytest.raises(ParameterError) as caught:
+        check_names(validate(FOUR, values), "here")
+    assert message in str(caught.value)
+
+
+def test_sources_are_methods_of_discovery():
+    given = validate(FOUR, {"saliency": {"lost": {"k": 3}, "cut": {"source": "spectral"}, "network": {}},
+                            "saliency_network": "basnet_unsupervised"})  # fmt: skip
+    assert given.sources() == {"lost": {"method": "lost", "k": 3}, "cut": {"method": "saliency"}}
+    check_names(given, "here")
+    check_names(validate(FOUR, {}), "defaults")
+
+
+def test_an_absent_saliency_network_is_told_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
+    whats = [need.what for need in missing(load_study("comus_voc12"))]
+    assert "the weights of the saliency network basnet_unsupervised" in whats
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "title: T\nnotebooks:\n  04_clustering: {saliency_network: gone.safetensors, saliency: {lost: {}}}\n"
+    )
+    assert "the checkpoint gone.safetensors" in [need.what for need in missing(load_study(str(file)))]
+    there = tmp_path / "net.safetensors"
+    there.touch()
+    assert Path(validate(FOUR, {"saliency_network": str(there)}).saliency_weights()) == there
