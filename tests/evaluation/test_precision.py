@@ -166,10 +166,13 @@ def test_shuffling_equal_scores_changes_nothing(rng, kind):
 
 
 def test_of_equal_scores_the_larger_comes_first():
-    samples = [sample_of(1, [(0, 0, 40, 40)])]
-    small, large = result_of(1, (100, 80, 110, 90), 0.5), result_of(1, (0, 0, 40, 40), 0.5)
-    for order in ([small, large], [large, small]):
-        assert class_agnostic(order, samples).values["AR1"].value == pytest.approx(100)
+    for left, right in [((0, 0, 40, 40), (100, 80, 110, 90)), ((0, 0, 10, 10), (100, 70, 140, 110))]:
+        for truth in (left, right):  # whichever is the larger, and whichever of their run lengths sorts first
+            small, large = sorted((left, right), key=lambda box: box[2] - box[0])
+            expected = 100 if truth == large else 0
+            for order in ([small, large], [large, small]):
+                results = [result_of(1, box, 0.5) for box in order]
+                assert class_agnostic(results, [sample_of(1, [truth])]).values["AR1"].value == pytest.approx(expected)
 
 
 def test_intervals_are_those_of_images_drawn_and_measured_again(rng):
@@ -189,6 +192,17 @@ def test_intervals_are_those_of_images_drawn_and_measured_again(rng):
     for i in present:
         low, high = np.nanpercentile(scores.draws[:, i], [2.5, 97.5])
         assert scores.values[NAMES[i]][1:] == (pytest.approx(low), pytest.approx(high))
+
+
+def test_one_image_with_objects_of_a_size_has_no_interval():
+    """Drawn or not, it is that image: an interval without width would look certain."""
+    samples = [sample_of(1, [(0, 0, 40, 40), (50, 0, 160, 110)]), sample_of(2, [(0, 0, 40, 40)]), sample_of(3, [])]
+    results = [result_of(1, (50, 0, 160, 110), 0.5), result_of(2, (0, 0, 40, 40), 0.9)]
+    scores = class_agnostic(results, samples, resamples=50)
+    assert scores.values["AR_L"] == (pytest.approx(100), None, None)
+    assert scores.values["AR_M"].value == pytest.approx(50) and scores.values["AR_M"].high == pytest.approx(100)
+    assert precision_difference(scores, scores)["AR_L"] == (0, None, None)
+    assert precision_difference(scores, scores)["AR_M"] == (0, 0, 0)
 
 
 def test_differences_are_paired(rng):

@@ -29,12 +29,8 @@ from foundling.types import Sample, Target
 
 KINDS = ("segm", "bbox")
 MAX_DETS = (1, 10, 100)
-AREAS = (
-    "",
-    "_S",
-    "_M",
-    "_L",
-)  # all, up to 32², up to 96², larger: pixels of the mask, or of the box where there is none
+# all, up to 32², up to 96², larger: pixels of the mask, or of the box where there is none
+AREAS = ("", "_S", "_M", "_L")
 RESAMPLES = 1000  # each costs a pass over all results
 
 Result = dict[str, Any]
@@ -47,8 +43,8 @@ class ClassAgnostic:
     ``values`` has ``AP`` (mean over IoU .50:.05:.95), ``AP50``, ``AP75``, ``AP_S``, ``AP_M``, ``AP_L`` (by area, at the
     largest number of results an image), ``AR1``, ``AR10``, ``AR100`` (by number of results an image), ``AR_S``,
     ``AR_M``, ``AR_L``. A value is ``None`` where there is no object of that size, an interval where it was not asked
-    for or one image alone was annotated. ``draws`` are the values of the resampled images. ``images`` counts the
-    annotated ones, ``objects`` those that are no crowd, ``results`` the results in annotated images.
+    for or one image alone has objects of that size. ``draws`` are the values of the resampled images. ``images`` counts
+    the annotated ones, ``objects`` those that are no crowd, ``results`` the results in annotated images.
     """
 
     values: dict[str, Interval]
@@ -94,7 +90,8 @@ def class_agnostic(
         else []
     ).reshape(-1, len(names))
     objects = sum(int((~target.crowd).sum()) for target in truth.values())
-    return ClassAgnostic(_intervals(names, point, draws, confidence), draws, tuple(truth), objects, len(found))
+    values = _intervals(names, point, draws, confidence, _of_one_image(matched, names))
+    return ClassAgnostic(values, draws, tuple(truth), objects, len(found))
 
 
 def precision_difference(a: ClassAgnostic, b: ClassAgnostic, *, confidence: float = CONFIDENCE) -> dict[str, Interval]:
@@ -111,7 +108,8 @@ def precision_difference(a: ClassAgnostic, b: ClassAgnostic, *, confidence: floa
         np.nan if x.value is None or y.value is None else x.value - y.value
         for x, y in zip(a.values.values(), b.values.values(), strict=True)
     ]
-    return _intervals(list(a.values), np.array(points), a.draws - b.draws, confidence)
+    alone = [x.low is None for x in a.values.values()]
+    return _intervals(list(a.values), np.array(points), a.draws - b.draws, confidence, alone)
 
 
 def _names(max_dets: Sequence[int]) -> list[str]:
@@ -120,11 +118,18 @@ def _names(max_dets: Sequence[int]) -> list[str]:
 
 
 def _intervals(
-    names: Sequence[str], point: Float[np.ndarray, " value"], draws: Float[np.ndarray, "draw value"], confidence: float
+    names: Sequence[str],
+    point: Float[np.ndarray, " value"],
+    draws: Float[np.ndarray, "draw value"],
+    confidence: float,
+    alone: Sequence[bool],
 ) -> dict[str, Interval]:
-    values = [None if np.isnan(value) else value for value in point.tolist()]
-    drawn = zip(values, draws.T, strict=True)  # a draw may lack objects of a size: then it is nan
-    return dict(zip(names, (drawn_interval(value, column, confidence) for value, column in drawn), strict=True))
+    """The named values with their intervals; none where one image stands ``alone``."""
+    intervals = {}
+    for name, value, column, single in zip(names, point.tolist(), draws.T, alone, strict=True):
+        usable = column[:0] if single else column  # a draw may lack objects of a size: then it is nan
+        intervals[name] = drawn_interval(None if np.isnan(value) else value, usable, confidence)
+    return intervals
 
 
 def _check(kind: str, max_dets: Sequence[int], confidence: float, samples: Sequence[Sample]) -> None:
@@ -262,6 +267,12 @@ def _values(found: _Evaluation, weights: Float[np.ndarray, " image"]) -> Float[n
         recalls += [_recall(area, weights, found.max_dets[-1]) for area in found.areas[1:]]
     ap = precisions[0]
     return 100 * np.array([ap.mean(), ap[0], ap[5], *(p.mean() for p in precisions[1:]), *recalls])
+
+
+def _of_one_image(found: _Evaluation, names: Sequence[str]) -> list[bool]:
+    """Whether the objects of the size that each figure is about lie in one image, or none."""
+    single = {area: int((part.objects > 0).sum()) < 2 for area, part in zip(AREAS, found.areas, strict=True)}
+    return [single[name[-2:] if name[-2:] in AREAS else ""] for name in names]
 
 
 def _precision(
