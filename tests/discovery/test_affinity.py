@@ -51,14 +51,23 @@ def naive_colour(pixels: np.ndarray) -> np.ndarray:
 def test_colours_against_the_definition(rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
     expected = naive_colour(pixels.astype(np.float64))
-    (found,) = colour_affinity([Image.fromarray(pixels)], (6, 7), diagonal=True)
+    (found,) = colour_affinity([Image.fromarray(pixels)], (6, 7), 1, diagonal=True)
     np.testing.assert_array_equal(found, expected)
     assert (np.diag(expected) == 4).all()  # each is its own neighbour, twice in each pass
     np.fill_diagonal(expected, 0)
-    np.testing.assert_array_equal(colour_affinity([Image.fromarray(pixels)], (6, 7))[0], expected)
+    np.testing.assert_array_equal(colour_affinity([Image.fromarray(pixels)], (6, 7), 1)[0], expected)
 
 
 def test_colours_of_few_patches() -> None:
     image = Image.new("RGB", (16, 8), (9, 9, 9))
-    assert colour_affinity([image], (1, 1)).tolist() == [[[0]]]
-    assert colour_affinity([image, image], (1, 2)).tolist() == [[[0, 4], [4, 0]]] * 2
+    assert colour_affinity([image], (1, 1), 16).tolist() == [[[0]]]
+    assert colour_affinity([image, image], (1, 2), 8).tolist() == [[[0, 4], [4, 0]]] * 2
+
+
+def test_colours_are_those_of_the_patches_where_the_last_ones_reach_beyond_the_image(rng: np.random.Generator) -> None:
+    """Of the last column and row there is one pixel each: all others must not move because of that."""
+    patches = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    whole = Image.fromarray(patches.repeat(8, axis=0).repeat(8, axis=1))
+    cut = whole.crop((0, 0, 6 * 8 + 1, 5 * 8 + 1))
+    graphs = colour_affinity([cut, whole], (6, 7), 8)
+    assert torch.equal(graphs[0], graphs[1])

@@ -45,20 +45,23 @@ def cosine_affinity(descriptors: Float[Tensor, "image patch channel"], diagonal:
 
 
 def colour_affinity(
-    images: Sequence[Image.Image], grid: tuple[int, int], diagonal: bool = False
+    images: Sequence[Image.Image], grid: tuple[int, int], patch_size: int, diagonal: bool = False
 ) -> Float[Tensor, "image patch other"]:
     """How often two patches are among each other's nearest neighbours in colour and position: 0 to 4, float32, CPU.
 
-    Each image is shrunk to one pixel a patch (bilinearly). In each of two passes, patches are joined with their 20
-    nearest (weight 2 on position), then 10 nearest (weight 0.1), themselves among them; each hit, in either direction,
-    adds 1. Neighbours are all patches in smaller images. The ``diagonal`` is 0 unless asked for.
+    Each image, continued by its outermost pixels to ``grid`` whole patches of ``patch_size`` pixels (the code of the
+    paper crops instead), is shrunk to one pixel a patch (bilinearly). In each of two passes, patches are joined with
+    their 20 nearest (weight 2 on position), then 10 nearest (weight 0.1), themselves among them; each hit, in either
+    direction, adds 1. Neighbours are all patches in smaller images. The ``diagonal`` is 0 unless asked for.
     """
     rows, columns = grid
     graphs = torch.zeros(len(images), rows * columns, rows * columns)
     y, x = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
     patch = np.arange(rows * columns)[:, None]
     for graph, image in zip(graphs.numpy(), images, strict=True):
-        small = image.convert("RGB").resize((columns, rows), Image.Resampling.BILINEAR)
+        beyond = (0, rows * patch_size - image.height), (0, columns * patch_size - image.width), (0, 0)
+        whole = Image.fromarray(np.pad(np.asarray(image.convert("RGB")), beyond, mode="edge"))
+        small = whole.resize((columns, rows), Image.Resampling.BILINEAR)
         colours = np.asarray(small, dtype=np.float64).reshape(-1, 3) / 255
         for neighbours, weight in COLOUR_PASSES:
             points = np.column_stack([colours, weight * x.ravel(), weight * y.ravel()])

@@ -130,7 +130,8 @@ def partitions(
         weights = cosine_affinity(descriptors[some])
         weights[~torch.isfinite(descriptors[some].sum((1, 2)))] = torch.nan
         if colour:
-            weights += colour * colour_affinity(features.facet("images")[some], features.grid).to(weights.device)
+            colours = colour_affinity(features.facet("images")[some], features.grid, features.patch_size)
+            weights += colour * colours.to(weights.device)
         groups.append(partition(weights, ks, soft, seed))
     return Partitions(
         {k: torch.cat([group.labels[k] for group in groups]) for k in ks},
