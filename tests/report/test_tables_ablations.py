@@ -1,9 +1,13 @@
 """Rows of the tables of notebook 10, from small results made by hand."""
 
+from pathlib import Path
+
 import numpy as np
 
-from foundling.evaluation import ClassAgnostic, CorLoc, Interval
-from foundling.report.tables_ablations import step_rows, variant_rows
+from foundling.evaluation import ClassAgnostic, CorLoc, Interval, class_agnostic
+from foundling.report.published import published
+from foundling.report.tables_ablations import FURTHER, MAIN, step_rows, variant_rows
+from foundling.types import Sample
 
 NONE = np.zeros(1, dtype=bool)
 
@@ -39,3 +43,13 @@ def test_a_step_is_compared_with_the_first():
     assert rows[0]["AP against the first"] == "default" and rows[0]["k"] == "2, 3"
     assert rows[1]["AP against the first"] == (2.0, 2.0, 2.0)
     assert rows[1]["masks an image"] == 4.0 and rows[1]["AP"] == (5.0, 4.0, 6.0)
+    rows = step_rows(steps, {"default": agnostic(3.0), "k2": agnostic(5.0)}, {"default": 9.0, "k2": 4.0}, ["AR100"])
+    assert rows[1] == {"k": "2", "saliency": "x", "split": True, "masks an image": 4.0, "AR100": (5.0, 4.0, 6.0)}
+
+
+def test_all_figures_that_the_paper_prints_of_the_steps_have_their_column():
+    tables = [published(paper="instanceness", table=table) for table in ("Table 4", "Table 5", "Table 6")]
+    named = {row["metric"] for rows in tables for row in rows}
+    printed = {"AR100" if name == "AR" else name for name in named}
+    assert printed == {*MAIN, *FURTHER}
+    assert printed <= set(class_agnostic([], [Sample("a", Path("a.png"), 1)]).values)

@@ -6,6 +6,9 @@ from typing import Any
 from foundling.evaluation import ClassAgnostic, CorLoc, Interval, precision_difference
 from foundling.report.figures_sweeps import axis_text
 
+MAIN = ("AP", "AP50", "AR100")
+FURTHER = ("AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR_S", "AR_M", "AR_L")  # with MAIN, what the paper prints
+
 
 def variant_rows(
     own: Mapping[str, Mapping[str, Any]],
@@ -32,24 +35,29 @@ def variant_rows(
 
 
 def step_rows(
-    steps: Mapping[str, Mapping[str, Any]], scored: Mapping[str, ClassAgnostic], counts: Mapping[str, float]
+    steps: Mapping[str, Mapping[str, Any]],
+    scored: Mapping[str, ClassAgnostic],
+    counts: Mapping[str, float],
+    names: Sequence[str] = MAIN,
 ) -> list[dict[str, Any]]:
-    """One row for every way of making proposals: what it does, masks an image, AP and AR, the paired difference in AP.
+    """One row for every way of making proposals: what it does, masks an image, the figures called ``names``.
 
-    ``steps`` (label -> ks, saliency, split) begin with the default, with which the others are compared.
+    ``steps`` (label -> ks, saliency, split) begin with the default; where AP is among the figures, the others have
+    their paired difference from it.
     """
     first = next(iter(steps))
     rows = []
     for label, one in steps.items():
         change = precision_difference(scored[label], scored[first])["AP"]
+        against = {"AP against the first": "default" if label == first else tuple(change)} if "AP" in names else {}
         rows.append(
             {
                 "k": ", ".join(map(str, one["ks"])),
                 "saliency": one["saliency"],
                 "split": one["split"],
                 "masks an image": counts[label],
-                **{name: tuple(scored[label].values[name]) for name in ("AP", "AP50", "AR100")},
-                "AP against the first": "default" if label == first else tuple(change),
+                **{name: tuple(scored[label].values[name]) for name in names},
+                **against,
             }
         )
     return rows
