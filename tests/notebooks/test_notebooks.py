@@ -30,8 +30,10 @@ TINY_ABLATIONS = {
     "proposal_ks": [[2], [2, 3]], "saliency_backbones": ["none", "scenes_odin:random"], "proposal_limit": 4,
 }  # fmt: skip
 TINY_INSTANCES = {"compare_backbones": ["scenes_odin:random"]}
+TINY_CLUSTERS = {"compare_backbones": [], "limit": 14, "min_area": 100, "seeds": [0, 1], "over_clusters": [13]}
 FURTHER = {
     "03_instanceness": TINY_INSTANCES,
+    "04_clustering": TINY_CLUSTERS,
     "10_ablations": TINY_ABLATIONS,
     "08_representation_learning": TINY_LEARNING,
 }  # what makes a notebook small beside TINY
@@ -116,6 +118,29 @@ def test_instanceness(tmp_path):  # 20 s
     assert len(entries) == pytest.approx(6 * metrics["proposals.per_image"])
     assert {entry["level"] for entry in entries} <= {2, 3, 4, 5}
     assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random"}
+
+
+@pytest.mark.notebook
+def test_clustering(tmp_path):  # 25 s
+    metrics, provenance = run("04_clustering", tmp_path)
+    check_results(tmp_path)
+    assert metrics["images"] == 14 and metrics["objects"] <= 14
+    for label in ("pseudo_masks", "pseudo_masks_kmeans", "pseudo_masks_random", "one_cluster", "true_category"):
+        assert 0 <= metrics[f"miou.{label}.low"] <= metrics[f"miou.{label}"] <= metrics[f"miou.{label}.high"] <= 100
+    assert metrics["miou.true_category"] > metrics["miou.pseudo_masks"] > metrics["miou.one_cluster"]
+    for label in ("spectral", "kmeans", "random"):
+        assert 0 < metrics[f"accuracy.{label}"] <= 100
+        assert -100 <= metrics[f"ari.{label}"] <= 100
+    assert 0 <= metrics["corret.low"] <= metrics["corret"] <= metrics["corret.high"] <= 100
+    gain = metrics["miou.pseudo_masks.seeds"] - metrics["miou.pseudo_masks_random.seeds"]
+    assert metrics["difference.random"] == pytest.approx(gain)
+    for name in ("spectral", "dino_seg", "lost", "tokencut", "centre_box"):
+        assert 0 <= metrics[f"saliency.{name}"] <= 100
+    maps = sorted((tmp_path / "pseudo_masks").glob("*.png"))
+    assert len(maps) == 14
+    assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random"}
+    notebook = (tmp_path / "notebook.html").read_text(encoding="utf-8")
+    assert "fl-map" in notebook and notebook.count("data:image/jpeg;base64,") == metrics["objects"]
 
 
 CONTROLS = (
@@ -203,7 +228,7 @@ def test_a_folder_of_strange_photos_without_annotations(name, tmp_path):  # 20 s
         name, tmp_path / "out", dataset="folder", split="", root=str(photos), limit=0, compare_backbones=[], max_side=96
     )
     check_results(tmp_path / "out")
-    measured = ("corloc", "auc", "recall")
+    measured = ("corloc", "auc", "recall", "miou")
     assert not any(key.startswith(measured) for key in metrics)
     assert any(key.startswith(measured) for key in provenance["not_available"])
     told = "\n".join(provenance["failures"])

@@ -37,8 +37,8 @@ HUES = 40  # colours of clusters before they begin again
 
 STYLE = """<style>
 .fl-map { position: relative; width: %dpx; height: %dpx; border: 1px solid #e3e3e3; margin: 0.4em 0; background: #fff; }
-.fl-map img { position: absolute; width: 24px; height: 24px; max-width: none; border: 2px solid; transition: .12s; }
-.fl-map img:hover { transform: scale(4); z-index: 9; }
+div.fl-map img { position: absolute; width: 24px; height: 24px; max-width: none; margin: 0; border: 2px solid; }
+div.fl-map img:hover { transform: scale(4); z-index: 9; }
 </style>"""
 
 
