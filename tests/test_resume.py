@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from foundling import paths
+from foundling.backbones import BACKBONES
 from tiny import start_source, write_notebook
 
 TWO = "02_single_object_discovery"
@@ -247,6 +248,24 @@ def test_a_point_that_fails_is_missing_on_the_page_and_the_only_one_to_run_again
     said = finish(start("--dry-run", study="swept"), checkout)
     job = "swept_01_features/backbone-scenes_odin__seed-"
     assert f"{job}9" in said and f"{job}4" not in said and "swept_report" in said
+
+
+@pytest.mark.slow  # 30 s: two notebook runs
+@pytest.mark.notebook
+def test_other_embedded_weights_run_again_what_uses_them_and_nothing_else(checkout, start):
+    text = SWEPT.format(photos=checkout / "photos").replace("weights: random", "weights: pretrained")
+    (checkout / "studies" / "weighed.yaml").write_text(text.replace("[4, 9]", "[4]"))
+    finish(start(study="weighed"), checkout)
+    assert "Nothing to be done" in finish(start("--dry-run", study="weighed"), checkout)
+    registry = checkout / "lib" / "foundling" / "backbones" / "registry.py"
+    before = registry.read_text()
+    registry.write_text(before.replace(str(BACKBONES["scenes_mae"].sha256), "0" * 64))
+    try:
+        said = finish(start("--dry-run", study="weighed"), checkout)
+    finally:
+        registry.write_text(before)
+    job = "weighed_01_features/backbone-scenes_"
+    assert f"{job}mae__seed-4" in said and f"{job}odin" not in said and "weighed_report" in said
 
 
 def test_a_wrong_study_file_stops_snakemake_with_one_message(checkout, start):
