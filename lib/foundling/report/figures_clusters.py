@@ -205,7 +205,7 @@ def hover_map(
     for (x, y), picture, label, text in zip(points.tolist(), pictures, labels.tolist(), words, strict=True):
         small = picture.resize((MAP_SIDE * 2, MAP_SIDE * 2)) if picture.width > 2 * MAP_SIDE else picture
         buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=80)
+        small.save(buffer, "JPEG", quality=70)
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
         colour = colours[label] if label >= 0 else QUIET
         place = f"left:{x * (MAP_WIDTH - 30):.0f}px;top:{y * (MAP_WIDTH * 0.7 - 30):.0f}px;border-color:{colour}"
