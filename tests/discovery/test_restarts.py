@@ -30,7 +30,7 @@ def test_as_tight_as_scikit_learn(k: int, spread: float, rng: np.random.Generato
         inertia = ((x - x.mean(0) - centres[i, labels[i]].numpy()) ** 2).sum()
         assert inertia <= reference.inertia_ * 1.01
         means = np.stack([x[labels[i] == j].mean(0) for j in range(k)])
-        np.testing.assert_allclose(centres[i] + x.mean(0), means, atol=1e-12)
+        np.testing.assert_allclose(centres[i].numpy() + x.mean(0), means, atol=1e-12)
         nearest = ((x[:, None] - means) ** 2).sum(2).argmin(1)
         assert (nearest == labels[i].numpy()).all()  # nothing left to do for Lloyd's iterations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 STARTS = 10
 ITERATIONS = 300
-CHECK_EVERY = 4  # iterations between two looks at whether a label still changes: looking makes a GPU wait
+CHECK_EVERY = {"cpu": 1}  # iterations between two looks at whether a label still changes; else 4: a GPU must wait
 
 Points = Float[Tensor, "image patch dimension"]
 Labels = Int[Tensor, "image patch"]
@@ -24,29 +24,45 @@ def restarted_kmeans(
 ) -> tuple[Labels, Float[Tensor, "image cluster dimension"]]:
     """The cluster of each point of each image, and the means of the clusters: the run of least inertia of ``starts``.
 
-    Runs end where no label changes any more, at the latest after ``iterations``. The random numbers depend on ``seed``
-    and ``k`` alone and are the same for each image. Every cluster has a point, even if fewer than ``k`` points differ:
-    one that would be empty takes the point farthest from the mean of its own cluster, if that has others. Clusters are
-    numbered in the order of their first points. ``k`` must be at most the number of points.
+    Runs are computed in float32. They end where no label changes any more, at the latest after ``iterations``. The
+    random numbers depend on ``seed`` and ``k`` alone and are the same for each image. Every cluster has a point, even
+    if fewer than ``k`` points differ: one that would be empty takes the point farthest from the mean of its own
+    cluster, if that has others. Clusters are numbered in the order of their first points. ``k`` must be at most the
+    number of points.
     """
     images, count, dimensions = points.shape
     points = points - points.mean(1, keepdim=True)
-    repeated = points[:, None].expand(-1, starts, -1, -1).reshape(images * starts, count, dimensions)
+    repeated = points[:, None].float().expand(-1, starts, -1, -1).reshape(images * starts, count, dimensions)
     centres = _first_centres(repeated, k, torch.Generator().manual_seed(seed), starts)
-    cluster = torch.arange(k, device=points.device)[:, None]
-    labels, least = _nearest(repeated, centres)
-    for i in range(1, iterations + 1):
-        owned = (labels[:, None] == cluster).to(points.dtype)  # [image·start, cluster, patch]
-        sizes = owned.sum(2, keepdim=True)
-        centres = torch.where(sizes > 0, torch.bmm(owned, repeated) / sizes.clamp(min=1), centres)
-        before = labels
-        labels, least = _nearest(repeated, centres)
-        if i % CHECK_EVERY == 0 and torch.equal(before, labels):
-            break
+    labels, least = _nearest(repeated, _lloyd(repeated, centres, iterations))
     tightest = least.sum(1).reshape(images, starts).argmin(1)  # less each image's sum of squares, over 2
     image = torch.arange(images, device=points.device)
     labels = _numbered(_filled(points, labels.reshape(images, starts, count)[image, tightest], k), k)
     return labels, _means(points, labels, k)
+
+
+def _lloyd(points: Points, centres: Tensor, iterations: int) -> Tensor:
+    """Lloyd's iterations from ``centres`` [run, cluster, dimension], without the runs that have ended.
+
+    A point exactly between several centres counts for all of these.
+    """
+    final, running = centres.clone(), torch.arange(len(points), device=points.device)
+    rows = points.transpose(1, 2).contiguous()  # [run, dimension, patch]: a layout that products are fast in
+    before = None
+    for i in range(1, iterations + 1):
+        distance = _halved(rows, centres)
+        owned = distance.eq_(distance.amin(1, keepdim=True))  # 1 at the nearest centre
+        sizes = owned.sum(2, keepdim=True)
+        centres = torch.where(sizes > 0, torch.bmm(owned, rows.transpose(1, 2)) / sizes.clamp(min=1), centres)
+        if i % CHECK_EVERY.get(points.device.type, 4) == 0 or i == iterations:
+            final[running] = centres
+            moving = running >= 0 if before is None else (owned - before).abs_().amax((1, 2)) > 0
+            if not moving.any():
+                break
+            if not moving.all():
+                running, rows, centres, owned = running[moving], rows[moving], centres[moving], owned[moving]
+        before = owned
+    return final
 
 
 def _first_centres(points: Points, k: int, generator: torch.Generator, starts: int) -> Tensor:
@@ -81,10 +97,17 @@ def _squares(points: Points, square: Tensor, centres: Tensor) -> Tensor:
 
 
 def _nearest(points: Points, centres: Tensor) -> tuple[Labels, Float[Tensor, "image patch"]]:
-    """The nearest centre, and half the squared distance to it less half the point's own square."""
-    half = centres.square().sum(2)[..., None] / 2
-    least, labels = torch.baddbmm(half, centres, points.transpose(1, 2), alpha=-1).min(1)
+    """The nearest centre (the first of equals), and what :func:`_halved` gives for it."""
+    least, labels = _halved(points.transpose(1, 2), centres).min(1)
     return labels, least
+
+
+def _halved(
+    rows: Float[Tensor, "image dimension patch"], centres: Float[Tensor, "image centre dimension"]
+) -> Float[Tensor, "image centre patch"]:
+    """Half the squared distance of each point to each centre, less half the point's own square."""
+    half = centres.square().sum(2)[..., None] / 2
+    return torch.baddbmm(half, centres, rows, alpha=-1)
 
 
 def _filled(points: Points, labels: Labels, k: int) -> Labels:

@@ -157,7 +157,7 @@ def partition(
     """Spectral clustering of graphs with these symmetric weights, which are not negative, into k parts for each k."""
     patches = weights.shape[1]
     finite = torch.isfinite(weights.sum((1, 2)))
-    weights = torch.where(finite[:, None, None], weights, 0.0)
+    weights = weights if finite.all() else torch.where(finite[:, None, None], weights, 0.0)
     flat = _flat(weights)
     found = spectrum(weights, max(ks))
     rows = found.vectors.transpose(1, 2)  # [image, patch, pair]
@@ -180,11 +180,17 @@ def partition(
 
 def _flat(weights: Float[Tensor, "image patch other"]) -> Bool[Tensor, " image"]:
     """Whether all weights between different patches are equal, up to rounding."""
-    patches = weights.shape[1]
+    images, patches, _ = weights.shape
     if patches < 2:
-        return torch.ones(len(weights), dtype=torch.bool, device=weights.device)
-    others = weights.flatten(1)[:, :-1].unflatten(1, (patches - 1, patches + 1))[:, :, 1:]  # all but the diagonal
-    low, high = others.amin((1, 2)), others.amax((1, 2))
+        return torch.ones(images, dtype=torch.bool, device=weights.device)
+    flat = _equal(weights[:, :1, 1:])  # the first patch's: nearly always they differ, and that is all there is to do
+    if flat.any():
+        flat &= _equal(weights.flatten(1)[:, :-1].unflatten(1, (patches - 1, patches + 1))[:, :, 1:])  # no diagonal
+    return flat
+
+
+def _equal(weights: Float[Tensor, "image patch other"]) -> Bool[Tensor, " image"]:
+    low, high = weights.amin((1, 2)), weights.amax((1, 2))
     return high - low <= FLAT * high
 
 

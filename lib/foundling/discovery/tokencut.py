@@ -18,7 +18,6 @@ from foundling.discovery.products import upper_blocks
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
 EPSILON = 1e-5  # weight of the edge between patches that are not similar
-TOLERANCE = 1e-12  # residual of an eigenvector: nearly separate parts have gaps of some 1e-7
 # Patches whose magnitude is the largest up to rounding: the first of them is the seed.
 SEED_TOLERANCE = 1e-9
 
@@ -113,7 +112,7 @@ def normalised_cuts(joined: Bool[Tensor, "image patch other"]) -> list[Cut]:
     some = joined if all(cut) else joined[torch.tensor(cut)]
     place = "cpu" if joined.device.type == "mps" else joined.device  # MPS has no float64
     one, epsilon = torch.tensor([1.0, EPSILON], dtype=torch.float64, device=place)
-    found = spectrum(torch.where(some.to(place), one, epsilon), 2, TOLERANCE)
+    found = spectrum(torch.where(some.to(place), one, epsilon), 2)
     solved = iter(zip(found.vectors[:, :1].cpu().numpy(), found.values.tolist(), strict=True))
     return [_cut(*next(solved)) if has_parts else Cut(None, 0.0, None) for has_parts in cut]
 
