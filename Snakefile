@@ -73,7 +73,7 @@ for study in STUDIES:
             message:
                 f"{study.name}: {run.name}"
             shell:
-                "{params.python:q} -m foundling.run {input.notebook:q} --study {params.study:q} --point {params.point:q}"
+                "{params.python:q} -m foundling.run {input.notebook:q} --study {params.study:q} --point={params.point:q}"
                 " --checked"
 
     rule:

@@ -60,16 +60,17 @@ def snakemake(checkout: Path) -> Callable[[], str]:
     return run
 
 
-@pytest.mark.slow  # 55 s: two notebooks and the page
+@pytest.mark.slow  # 80 s: three notebooks and the page
 @pytest.mark.notebook
 def test_the_demo_from_start_to_page_and_not_again(checkout: Path, snakemake: Callable[[], str]) -> None:
     snakemake()
     report = checkout / "reports" / "demo"
     page = (report / "index.html").read_text(encoding="utf-8")
     assert "<title>Demo: one object an image, on embedded pictures with embedded weights" in page
-    files = {name: report / name / "metrics.json" for name in ("01_features", "02_single_object_discovery")}
+    names = ("01_features", "02_single_object_discovery", "04_clustering")
+    files = {name: report / name / "metrics.json" for name in names}
     metrics = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
-    assert metrics["01_features"]
+    assert metrics["01_features"] and "miou.pseudo_masks" in metrics["04_clustering"]
     for method in METHODS:
         assert 0 <= metrics["02_single_object_discovery"][f"corloc.{method}"] <= 100, method
     before = {name: file.stat().st_mtime_ns for name, file in files.items()}
