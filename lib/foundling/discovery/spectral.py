@@ -21,7 +21,7 @@ from foundling.discovery.restarts import restarted_kmeans
 from foundling.types import Discovery, ParameterError, PatchFeatures
 
 KS = (2, 3, 4, 5, 6)  # section 3
-PATCH_LIMIT = 4096  # weights of an image in float64: 134 MB, and some copies of them
+PATCH_LIMIT = 6144  # weights of an image in float32 and float64: 450 MB
 FLAT = 1e-6  # weights that differ by less are equal up to rounding: there is nothing to cut along
 
 
