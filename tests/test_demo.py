@@ -24,8 +24,14 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copytree(paths.NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(paths.ROOT / "Snakefile", tmp_path)
     demo = (paths.STUDIES / "demo.yaml").read_text(encoding="utf-8")
-    changes = (("size: 224", "size: 96"), ("limit: 16", "limit: 4"), ("limit: 100", "limit: 6"))
-    for given, smaller in (*changes, ("size: 128", "size: 96"), ("limit: 240", "limit: 9")):
+    changes = [("size: 224", "size: 96"), ("limit: 16", "limit: 4"), ("limit: 100", "limit: 6")]
+    changes += [
+        ("limit: 60", "limit: 4"),
+        ("image: 33", "image: 3"),
+        ("size: 128", "size: 96"),
+        ("limit: 240", "limit: 9"),
+    ]
+    for given, smaller in changes:
         assert demo.count(given) == 1, f"{given} is not in demo.yaml: set the smaller value here in another way"
         demo = demo.replace(given, smaller)
     (tmp_path / "studies").mkdir()
@@ -60,17 +66,18 @@ def snakemake(checkout: Path) -> Callable[[], str]:
     return run
 
 
-@pytest.mark.slow  # 80 s: three notebooks and the page
+@pytest.mark.slow  # two minutes: four notebooks and the page
 @pytest.mark.notebook
 def test_the_demo_from_start_to_page_and_not_again(checkout: Path, snakemake: Callable[[], str]) -> None:
     snakemake()
     report = checkout / "reports" / "demo"
     page = (report / "index.html").read_text(encoding="utf-8")
-    assert "<title>Demo: one object an image, on embedded pictures with embedded weights" in page
-    names = ("01_features", "02_single_object_discovery", "04_clustering")
+    assert "<title>Demo: objects without labels, on embedded pictures with embedded weights" in page
+    names = ("01_features", "02_single_object_discovery", "03_instanceness", "04_clustering")
     files = {name: report / name / "metrics.json" for name in names}
     metrics = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
     assert metrics["01_features"] and "miou.pseudo_masks" in metrics["04_clustering"]
+    assert "recall.scenes_odin.3+" in metrics["03_instanceness"]
     for method in METHODS:
         assert 0 <= metrics["02_single_object_discovery"][f"corloc.{method}"] <= 100, method
     before = {name: file.stat().st_mtime_ns for name, file in files.items()}
