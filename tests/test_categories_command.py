@@ -1,6 +1,5 @@
 """`foundling discover --categories`: photos sorted by what is in them, and what happens where that cannot be."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +7,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from foundling import cli
+from commandline import foundling, read
 
 NETWORK = ("--backbone", "scenes_odin", "--device", "cpu")
 SIDE = 96
-
-
-def foundling(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
-
-
-def read(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def photo(kind: str, seed: int) -> Image.Image:

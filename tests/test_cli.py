@@ -1,7 +1,6 @@
 """The command line end to end: exit codes, messages, and the files that `foundling discover` leaves."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -13,22 +12,13 @@ import requests
 from PIL import Image
 from pycocotools.coco import COCO
 
+from commandline import NETWORK, foundling, read
 from foundling import cli
 from foundling.backbones import BACKBONES
 from foundling.commands import discover
 from foundling.discovery import METHODS
 from foundling.errors import ParameterError
 from strange_images import make_large_image, make_strange_images
-
-NETWORK = ("--backbone", "scenes_odin", "--weights", "random", "--device", "cpu")
-
-
-def foundling(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
-
-
-def read(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`foundling propose` end to end: files, filters, another network for saliency, bad input."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +8,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from foundling import cli
+from commandline import NETWORK, foundling, read
 from foundling.backbones import load_backbone
 from foundling.discovery import METHODS
-
-NETWORK = ("--backbone", "scenes_odin", "--weights", "random", "--device", "cpu")
-
-
-def foundling(*arguments: object) -> int:
-    return cli.main([str(argument) for argument in arguments])
-
-
-def read(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ An image has one salient mask, so that all a clustering can change is the name o
 pixels inside and outside of it are counted once; mIoU of any number of clusterings follows from these counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from foundling.categories.crops import RLE, Objects
 from foundling.datasets.base import Dataset
-from foundling.datasets.semantic import semantic_truth
+from foundling.datasets.semantic import LabelMap, semantic_truth
 from foundling.datasets.voc import MASKS
 from foundling.discovery.export import encode_mask
 from foundling.errors import ImageError, ParameterError
@@ -47,12 +47,7 @@ def class_counts(
                 f"the masks of {label!r} are of other images than {dataset.name}'s: make them of these"
             )
     counts = {label: np.zeros((len(dataset), 2, classes), dtype=np.int64) for label in masks}
-    for i, sample in enumerate(dataset):
-        try:
-            truth = semantic_truth(sample, dataset)
-        except ImageError as error:
-            failures.append(Failure(sample.name, i, str(error)))
-            continue
+    for i, truth in _truths(dataset, failures):
         for label, found in masks.items():
             if found.sizes[i].all():
                 counts[label][i] = confusion(found.mask(i).astype(np.int64), truth, 2, classes)
@@ -67,17 +62,23 @@ def annotated_masks(dataset: Dataset, failures: list[Failure]) -> SaliencyMasks:
     """
     masks: list[RLE | None] = [None] * len(dataset)
     sizes = np.zeros((len(dataset), 2), dtype=np.int64)
-    for i, sample in enumerate(dataset):
-        try:
-            truth = semantic_truth(sample, dataset)
-        except ImageError as error:
-            failures.append(Failure(sample.name, i, str(error)))
-            continue
+    for i, truth in _truths(dataset, failures):
         inside = (truth > 0) & (truth != VOID)
         sizes[i] = truth.shape
         masks[i] = encode_mask(inside) if inside.any() else None
     names = tuple(sample.name for sample in dataset)
     return SaliencyMasks("annotated", names, sizes, tuple(masks), tuple(failures))
+
+
+def _truths(dataset: Dataset, failures: list[Failure]) -> Iterator[tuple[int, LabelMap]]:
+    """The position and the true label map of every image that has a usable one; the others go to ``failures``."""
+    for i, sample in enumerate(dataset):
+        try:
+            truth = semantic_truth(sample, dataset)
+        except ImageError as error:
+            failures.append(Failure(sample.name, i, str(error)))
+        else:
+            yield i, truth
 
 
 def saliency_parts(counts: Counts) -> Int[np.ndarray, "image 4"]:

@@ -14,6 +14,7 @@ from foundling.evaluation.bootstrap import (
     CONFIDENCE,
     RESAMPLES,
     Interval,
+    drawn_interval,
     image_draws,
     mean_interval,
     percent,
@@ -136,13 +137,11 @@ def largest_f(
     """
     if not len(curves):
         return Interval(None, None, None)
-    value = 100 * float(curves.mean(0).max())
+    value = float(curves.mean(0).max())
     if len(curves) == 1:
-        return Interval(value, None, None)
+        return percent(Interval(value, None, None))
     drawn = [(draws @ curves).max(1) / len(curves) for draws in image_draws(len(curves), resamples, seed)]
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.concatenate(drawn), [tail, 100 - tail])
-    return Interval(value, 100 * float(low), 100 * float(high))
+    return percent(drawn_interval(value, np.concatenate(drawn), confidence))
 
 
 def saliency_difference(

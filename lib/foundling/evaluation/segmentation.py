@@ -94,11 +94,10 @@ def segmentation_scores(
     merged = _merged(confusions, assignment)
     classes, accuracy = _scores(merged.sum(0, keepdims=True).astype(np.float64))
     occurs = merged.sum((0, 1)) > 0
-    reached = [_resampled(merged, occurs, confidence, resamples, seed)] if len(merged) > 1 else [(None,) * 4]
-    low, high, low_accuracy, high_accuracy = reached[0]
+    ends = _resampled(merged, occurs, confidence, resamples, seed) if len(merged) > 1 else ((None, None),) * 2
     return Segmentation(
-        Interval(100 * float(classes[0, occurs].mean()), low, high),
-        Interval(100 * float(accuracy[0]), low_accuracy, high_accuracy),
+        Interval(100 * float(classes[0, occurs].mean()), *ends[0]),
+        Interval(100 * float(accuracy[0]), *ends[1]),
         np.where(occurs, 100 * classes[0], np.nan),
         int((classes[0, 1:][occurs[1:]] >= FOUND_ABOVE).sum()),
         assignment,
@@ -133,8 +132,8 @@ def _resampled(
     confidence: float,
     resamples: int,
     seed: int,
-) -> tuple[float, float, float, float]:
-    """Percentile intervals of mIoU and accuracy, in percent, over images drawn with replacement."""
+) -> list[tuple[float, float]]:
+    """The ends of the percentile intervals of mIoU and of accuracy, in percent, over images drawn with replacement."""
     images = len(merged)
     flat = merged.reshape(images, -1).astype(np.float64)
     rng = np.random.default_rng(seed)
@@ -145,4 +144,4 @@ def _resampled(
         classes, accuracy = _scores((times @ flat).reshape(-1, *merged.shape[1:]))
         values.append(np.stack([classes[:, occurs].mean(1), accuracy]))
     ends = 100 * np.quantile(np.concatenate(values, 1), [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
-    return float(ends[0, 0]), float(ends[1, 0]), float(ends[0, 1]), float(ends[1, 1])
+    return [(float(low), float(high)) for low, high in ends.T]
