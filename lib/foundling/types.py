@@ -125,6 +125,23 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """What a trained detector or segmenter found in one image, the surest first.
+
+    ``boxes`` are in pixels of the original image; ``labels`` are numbers of categories or clusters, from 0, all 0 where
+    the network knows objects only; ``masks``, where it gives any, are COCO RLE dicts of the original image's size.
+    """
+
+    boxes: Float[np.ndarray, "object 4"]
+    scores: Float[np.ndarray, " object"]
+    labels: Int[np.ndarray, " object"]
+    masks: tuple[dict[str, Any], ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image of a dataset: a file and, where the dataset is annotated, its ground truth.
 
