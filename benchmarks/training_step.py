@@ -22,6 +22,8 @@ from torch.profiler import ProfilerActivity, profile
 from foundling.training import loop, odin
 from foundling.training.batches import Batch
 from foundling.training.data import order
+from foundling.training.representation import prepare, train
+from foundling.training.running import Run, make_accelerator, open_run
 from foundling.training.settings import Common, settings_from
 
 PAPER = {"masks": 16, "view_side": 224, "min_area": 0.08, "strength": 1.0, "hidden": 4096, "projection": 256}
@@ -72,9 +74,9 @@ class Clock:
         return call
 
 
-def instrument(run: loop.Run, clock: Clock) -> None:
+def instrument(run: Run, clock: Clock) -> None:
     """Let the parts of a step be timed."""
-    objective: Any = run.objective
+    objective: Any = run.task
     target = objective.target
     # The call of a module, compiled or not: a hook or another forward would change what is compiled.
     target._compiled_call_impl = clock.timed("targets", target._compiled_call_impl or target._call_impl)
@@ -86,15 +88,15 @@ def instrument(run: loop.Run, clock: Clock) -> None:
     run.optimiser.step = clock.timed("optimiser", run.optimiser.step)  # type: ignore[method-assign]
 
 
-def do_step(run: loop.Run, batch: Batch, step: int) -> None:
+def do_step(run: Run, batch: Batch, step: int) -> None:
     """A step as the training loop does it."""
-    names, values = loop.find_gradient(run, batch, step)
+    names, values = loop.find_gradient(run, [batch], step)
     loop.move(run, dict(zip(names, values.tolist(), strict=True)), step)
 
 
 def shares(settings: Common, cpu: bool, folder: Path) -> dict[str, float]:
     """Mean seconds of a step's parts, and of the whole step."""
-    run = loop.open_run(settings, folder / "shares", loop.make_accelerator(settings, cpu))
+    run = open_run(settings, folder / "shares", make_accelerator(settings, cpu), prepare(settings))
     clock, kmeans = Clock(run.accelerator.device), odin.kmeans
     instrument(run, clock)
     batches = run.images.batches(order(len(run.images), settings.batch, 0, 0, settings.steps))
@@ -116,13 +118,13 @@ def shares(settings: Common, cpu: bool, folder: Path) -> dict[str, float]:
 
 def images_per_second(settings: Common, cpu: bool, folder: Path) -> float:
     """The median over the steps of the training loop."""
-    history = loop.train(settings, folder / "speed", progress=False, cpu=cpu).history
+    history = train(settings, folder / "speed", progress=False, cpu=cpu).history
     return float(np.median([row["images_per_second"] for row in history[WARM:]]))
 
 
 def outside_matrices(settings: Common, cpu: bool, folder: Path) -> float:
     """The share of the device's (or the processor's) time that goes into anything but matrix products."""
-    run = loop.open_run(settings, folder / "profile", loop.make_accelerator(settings, cpu))
+    run = open_run(settings, folder / "profile", make_accelerator(settings, cpu), prepare(settings))
     cuda = run.accelerator.device.type == "cuda"
     batches = run.images.batches(order(len(run.images), settings.batch, 0, 0, settings.steps))
     for step in range(WARM):

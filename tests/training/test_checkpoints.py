@@ -50,7 +50,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     optimiser = make_optimiser(objective, settings)
     objective(objective.make_views(_batch(), torch.Generator()))["loss"].backward()
     optimiser.step()
-    tensors = {"objective": objective.state_dict(), "optimiser": optimiser.state_dict()}
+    tensors = {"task": objective.state_dict(), "optimiser": optimiser.state_dict()}
     progress = {"done": 3, "seconds": 2.5, "history": [{"loss": 0.5}], "pending": []}
     save_state(file, {**tensors, **progress}, settings, "ten images")
     state = load_state(file, settings, "ten images")
@@ -111,7 +111,7 @@ def test_a_damaged_state_is_named(tmp_path: Path, content: bytes) -> None:
 def test_a_state_that_is_cut_off_or_overwritten_is_named(tmp_path: Path) -> None:
     """Cut off anywhere; zeros in place of a tensor, or of one bit; bytes at random, after beginnings that are right."""
     file, rng = tmp_path / "a.state", np.random.default_rng(0)
-    save_state(file, {"done": 3, "objective": {"w": torch.ones(500)}}, tiny(tmp_path), "x")
+    save_state(file, {"done": 3, "task": {"w": torch.ones(500)}}, tiny(tmp_path), "x")
     whole = file.read_bytes()
     broken = [whole[: len(whole) * i // 20] for i in range(1, 20)]
     middle = whole.index(torch.ones(500).numpy().tobytes())
@@ -145,10 +145,10 @@ def test_a_state_that_does_not_fit_is_named(tmp_path: Path) -> None:
     settings = tiny(tmp_path)
     objective = TinyObjective(settings, 10)
     optimiser = make_optimiser(objective, settings)
-    whole = {"objective": objective.state_dict(), "optimiser": optimiser.state_dict(), "done": 1, "seconds": 1.0}
+    whole = {"task": objective.state_dict(), "optimiser": optimiser.state_dict(), "done": 1, "seconds": 1.0}
     whole |= {"history": [], "pending": []}
     assert restore(tmp_path / "a.state", whole, objective, optimiser)["done"] == 1
-    states = [{**whole, "objective": {"network.x": torch.zeros(1)}}, {**whole, "objective": 3}]
+    states = [{**whole, "task": {"network.x": torch.zeros(1)}}, {**whole, "task": 3}]
     states += [{**whole, "optimiser": {"state": {}}}, {**whole, "optimiser": None}]
     states += [{name: value for name, value in whole.items() if name != missing} for missing in whole]
     for state in states:
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_the_last_state_and_the_last_export(tmp_path: Path) -
     save_state(file, {"done": 3}, settings, "x")
     export(weights, {"a": torch.ones(3)}, {})
     with pytest.raises(FoundlingError, match=r"a\.state cannot be written .* that was there is unchanged"):
-        save_state(file, {"done": 4, "objective": torch.zeros(100_000)}, settings, "x")
+        save_state(file, {"done": 4, "task": torch.zeros(100_000)}, settings, "x")
     with pytest.raises(FoundlingError, match=r"a\.safetensors cannot be written .* that was there is unchanged"):
         export(weights, {"a": torch.ones(100_000)}, {})
     assert load_state(file, settings, "x") == {"done": 3}

@@ -454,7 +454,7 @@ def test_an_untrained_pyramid_is_not_exported(generator: torch.Generator) -> Non
 def test_a_run_writes_the_whole_network_where_a_pyramid_was_trained_or_it_is_asked_for(
     tmp_path: Path, asked: bool
 ) -> None:
-    from foundling.training.loop import train
+    from foundling.training.representation import train
 
     small = {"architecture": "resnet10t", "options": {}, "dataset": "folder", "images": 0, "image_side": 32}
     root = write_images(tmp_path / "photos", 4)

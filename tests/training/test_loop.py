@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from tiny_objective import TinyObjective, tiny, train_in_a_group, write_images
 
 from foundling.errors import FoundlingError, ParameterError, TrainingError, WeightsError
-from foundling.training import checkpoints, loop, running
+from foundling.training import checkpoints, loop, representation, task
 from foundling.training.data import order
-from foundling.training.loop import seed_of, train
+from foundling.training.loop import seed_of
+from foundling.training.representation import train
 
-CLOCKED = ("seconds", "images_per_second")
+CLOCKED = ("seconds", "images_per_second", "waiting")
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[TinyObjective]:
         objectives.append(TinyObjective(settings, count))
         return objectives[-1]
 
-    monkeypatch.setattr(running, "make_objective", make)
+    monkeypatch.setattr(representation, "make_objective", make)
     return objectives
 
 
@@ -49,7 +50,7 @@ def curve(out: Path) -> list[dict[str, str]]:
 
 
 def parameters(out: Path) -> dict[str, torch.Tensor]:
-    return torch.load(checkpoints.beside(out, ".state"), weights_only=True)["objective"]
+    return torch.load(checkpoints.beside(out, ".state"), weights_only=True)["task"]
 
 
 def same(first: Path, second: Path) -> None:
@@ -138,7 +139,7 @@ def test_a_gpu_learns_what_a_cpu_learns(
 def moves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
     """The norm of the gradient that every step of the optimiser is given, and its learning rate."""
     seen: list[tuple[float, float]] = []
-    make = running.make_optimiser
+    make = task.make_optimiser
 
     def note(optimiser: torch.optim.Optimizer, *_: Any) -> None:
         gradients = [p.grad.flatten() for group in optimiser.param_groups for p in group["params"]]
@@ -151,7 +152,7 @@ def moves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
         optimiser.register_step_pre_hook(note)
         return optimiser
 
-    monkeypatch.setattr(running, "make_optimiser", watched)
+    monkeypatch.setattr(task, "make_optimiser", watched)
     return seen
 
 
@@ -256,7 +257,7 @@ def test_a_truncated_state_stops_before_anything_is_written(photos: Path, tmp_pa
 
 
 def prepared(made: list[TinyObjective], monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
-    make = running.make_objective
+    make = representation.make_objective
 
     def prepare(settings: Any, count: int) -> TinyObjective:
         objective = make(settings, count)
@@ -264,7 +265,7 @@ def prepared(made: list[TinyObjective], monkeypatch: pytest.MonkeyPatch, **value
             setattr(objective, name, value)
         return objective  # type: ignore[return-value]
 
-    monkeypatch.setattr(running, "make_objective", prepare)
+    monkeypatch.setattr(representation, "make_objective", prepare)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_state(
@@ -278,7 +279,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_state(
         ):
             run(tiny(photos), tmp_path / "a")
     state = torch.load(tmp_path / "a.state", weights_only=True)
-    assert state["done"] == 4 and all(v.isfinite().all() for v in state["objective"].values())
+    assert state["done"] == 4 and all(v.isfinite().all() for v in state["task"].values())
     assert not (tmp_path / "a.safetensors").exists()
     run(tiny(photos), tmp_path / "a")
     same(tmp_path / "calm", tmp_path / "a")
@@ -293,7 +294,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_anything_moves(
     find_gradient, before = loop.find_gradient, {}
 
     def remember(run: Any, batch: Any, step: int) -> Any:
-        before["networks"] = copy.deepcopy(run.objective.state_dict())
+        before["networks"] = copy.deepcopy(run.task.state_dict())
         before["optimiser"] = copy.deepcopy(run.optimiser.state_dict()["state"])
         before["run"] = run
         return find_gradient(run, batch, step)
@@ -334,12 +335,12 @@ def test_a_step_that_is_skipped_changes_nothing_and_is_counted(
     find_gradient, move, states = loop.find_gradient, loop.move, []
 
     def numbered(run: Any, batch: Any, step: int) -> Any:
-        run.objective.steps_done.fill_(step)
+        run.task.steps_done.fill_(step)
         return find_gradient(run, batch, step)
 
     def watched(run: Any, row: Any, step: int) -> None:
         move(run, row, step)
-        states.append({n: v.clone() for n, v in run.objective.named_parameters()})
+        states.append({n: v.clone() for n, v in run.task.named_parameters()})
 
     monkeypatch.setattr(loop, "find_gradient", numbered)
     monkeypatch.setattr(loop, "move", watched)
@@ -376,7 +377,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_state(
 def test_a_collapse_is_warned_of(
     photos: Path, tmp_path: Path, made: list[TinyObjective], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = running.make_objective
+    make = representation.make_objective
 
     def collapsed(settings: Any, count: int) -> Any:
         objective = make(settings, count)
@@ -384,7 +385,7 @@ def test_a_collapse_is_warned_of(
         torch.nn.init.ones_(objective.network.backbone.norm.bias)
         return objective
 
-    monkeypatch.setattr(running, "make_objective", collapsed)
+    monkeypatch.setattr(representation, "make_objective", collapsed)
     with pytest.warns(UserWarning, match=r"step 1: the features have collapsed: their variance is") as caught:
         history = run(tiny(photos, learning_rate=1e-9), tmp_path / "a").history
     assert len(caught) == 1  # and not at every look

@@ -17,9 +17,9 @@ from foundling.training import checkpoints, observe
 from foundling.training.batches import Batch
 from foundling.training.data import open_training_set
 from foundling.training.exports import dense_tensors
-from foundling.training.loop import train
 from foundling.training.objectives import make_objective
 from foundling.training.odin import Odin
+from foundling.training.representation import train
 from foundling.training.settings import Odin as Settings
 from foundling.training.views import normalise
 

@@ -430,7 +430,7 @@ def test_resumed_periodic_run_makes_the_masks_it_had() -> None:
 @pytest.mark.parametrize("schedule", [{}, PERIODIC])
 def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, schedule: dict[str, Any]) -> None:
     """Three steps an epoch, a stop after every step: between copies of tau, and in the epoch of one."""
-    from foundling.training.loop import train
+    from foundling.training.representation import train
 
     root = write_images(tmp_path / "images", count=12, side=48)
     changes = {"dataset": "folder", "root": str(root), "images": 0, "image_side": 48, "workers": 0, "steps": 8}
@@ -438,7 +438,7 @@ def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path: Path, schedule: di
     while not train(settings, tmp_path / "parts", minutes=0.0, progress=False, cpu=True).finished:
         pass
     assert train(settings, tmp_path / "whole", progress=False, cpu=True).finished
-    states = [torch.load(tmp_path / f"{n}.state", weights_only=True)["objective"] for n in ("parts", "whole")]
+    states = [torch.load(tmp_path / f"{n}.state", weights_only=True)["task"] for n in ("parts", "whole")]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert int(states[0]["discovered_in"]) == (2 if schedule else 0)

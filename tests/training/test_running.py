@@ -12,6 +12,7 @@ from torch import nn
 from foundling.errors import TrainingError
 from foundling.training import running
 from foundling.training.loop import find_gradient
+from foundling.training.representation import prepare
 from foundling.training.running import check_together, make_accelerator, open_run, spread_over
 from foundling.training.settings import OBJECTIVES, settings_from
 
@@ -65,13 +66,13 @@ def test_what_is_compiled_does_the_work_of_a_step(
     photos, compiled = write_images(tmp_path / "photos"), Compiled(monkeypatch)
     values = {**TINY, "objective": objective, "root": str(photos), "compile": compiles, **SIDES[objective]}
     settings = settings_from(values, "a.yaml")
-    run = open_run(settings, tmp_path / "a", make_accelerator(settings, cpu=True))
-    before = {name: value.clone() for name, value in run.objective.named_parameters()}
-    find_gradient(run, run.images.batch(range(4)), 0)
+    run = open_run(settings, tmp_path / "a", make_accelerator(settings, cpu=True), prepare(settings))
+    before = {name: value.clone() for name, value in run.task.named_parameters()}
+    find_gradient(run, [run.images.batch(range(4))], 0)
     assert sorted(compiled.called.values()) == (calls if compiles else [])
     assert set(compiled.blocks) == {compiles} and len(compiled.blocks) >= sum(calls)
-    assert all(torch.equal(value, before[name]) for name, value in run.objective.named_parameters())
-    assert set(run.objective.state_dict()) >= set(before)  # under the names that they had
+    assert all(torch.equal(value, before[name]) for name, value in run.task.named_parameters())
+    assert set(run.task.state_dict()) >= set(before)  # under the names that they had
 
 
 def test_every_objective_is_asked_what_it_compiles() -> None:

@@ -96,7 +96,7 @@ def steep(x: Tensor, gradient: float) -> Tensor:
 def train_in_a_group(rank: int, processes: int, port: int, photos: Path, folder: Path) -> None:
     """Process ``rank`` of a run in two parts, then of some that must stop; writes what it saw."""
     from foundling.errors import FoundlingError
-    from foundling.training import loop, running
+    from foundling.training import representation
 
     group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in group.items()})
@@ -111,12 +111,14 @@ def train_in_a_group(rank: int, processes: int, port: int, photos: Path, folder:
 
     def refused(out: Path, **changes: Any) -> str:
         try:
-            return str(loop.train(tiny(photos, **changes), out, progress=False, cpu=True))
+            return str(representation.train(tiny(photos, **changes), out, progress=False, cpu=True))
         except FoundlingError as error:
             return str(error)
 
-    running.make_objective = make
-    parts = [loop.train(tiny(photos), folder / "a", minutes, progress=False, cpu=True) for minutes in (1e-9, 9e9)]
+    representation.make_objective = make
+    parts = [
+        representation.train(tiny(photos), folder / "a", minutes, progress=False, cpu=True) for minutes in (1e-9, 9e9)
+    ]
     record = {
         "state": made[1].state_dict(),
         "seen": [objective.seen for objective in made],

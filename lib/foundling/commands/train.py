@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args.file, args.set)
     import torch
 
-    from foundling.training.loop import train
+    from foundling.training.representation import train
 
     outcome = train(settings, args.out, args.minutes, cpu=args.cpu)
     if int(os.environ.get("RANK", 0)) == 0:

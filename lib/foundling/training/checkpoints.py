@@ -28,7 +28,7 @@ NETWORK = ("architecture", "options")  # settings that say what the tensors of a
 PROGRESS = ("done", "seconds", "history", "pending")  # what a state says of where the run was
 FIRST_COLUMNS = ("step", "loss")
 LAST_COLUMNS = (
-    "learning_rate", "images_per_second", "seconds", "feature_variance", "by_position", "by_image",
+    "learning_rate", "images_per_second", "waiting", "seconds", "feature_variance", "by_position", "by_image",
 )  # fmt: skip
 
 
@@ -96,15 +96,13 @@ def _read_state(file: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         ) from error
 
 
-def restore(
-    file: Path, state: Mapping[str, Any], objective: nn.Module, optimiser: torch.optim.Optimizer
-) -> dict[str, Any]:
+def restore(file: Path, state: Mapping[str, Any], task: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Load the tensors of a state; returns what it says of :data:`PROGRESS`.
 
     Raises WeightsError if the tensors do not fit the networks or the optimiser, or a part is missing.
     """
     try:
-        objective.load_state_dict(state["objective"])
+        task.load_state_dict(state["task"])
         optimiser.load_state_dict(state["optimiser"])
         return {name: state[name] for name in PROGRESS}
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:

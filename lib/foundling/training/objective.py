@@ -1,57 +1,30 @@
-"""What an objective is: the one module that the training loop moves, whichever of the objectives it is."""
+"""What an objective is: a task that learns a representation from images alone."""
 
-from typing import Any
+import warnings
+from pathlib import Path
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
+from foundling.training.checkpoints import beside
+from foundling.training.exports import export_dense, export_run
+from foundling.training.monitor import COLLAPSED, watch
 from foundling.training.networks import DenseNetwork
+from foundling.training.running import Row, Run, spread_over
+from foundling.training.task import Task
 
 
-class Objective(nn.Module):
-    """Networks and a loss. The loop draws a batch and then calls, in this order and once a step::
+class Objective(Task):
+    """Networks and a loss on views of images, from a :class:`~foundling.training.batches.Batch`.
 
-        views = objective.make_views(batch, generator)   # no gradient; may run ahead of the step
-        parts = objective(views)                         # through DistributedDataParallel, mixed precision
-        parts["loss"].backward()
-        optimiser.step()                                 # unless parts["skipped"] is there and not 0
-        objective.after_step(step)                       # likewise
-
-    ``state_dict()`` holds all that a resumed run needs of the objective. Parameters that follow others by an average
-    have ``requires_grad`` off and are no business of the optimiser's.
+    Parameters that follow others by an average have ``requires_grad`` off. Its training set has ``batch(indices)`` as
+    well, the images at some positions. It is watched for collapse.
     """
 
     network: DenseNetwork
     """The network being trained (theta's f): what is exported and evaluated."""
-
-    def make_views(self, batch: Any, generator: Generator) -> Any:
-        """The network's inputs of one step, from a :class:`~foundling.training.batches.Batch` on its device.
-
-        All random numbers come from ``generator``, on the CPU, so that every device draws the same views.
-        """
-        raise NotImplementedError
-
-    def forward(self, views: Any) -> dict[str, Tensor]:
-        """Scalars of one step: ``loss`` is minimised, the others are for the log.
-
-        A ``skipped`` that is not 0 says that these views hold nothing to learn from (the loss is then 0 and has a zero
-        gradient): the optimiser and ``after_step`` are not to be called. All processes of a run say the same.
-        """
-        raise NotImplementedError
-
-    def after_step(self, step: int) -> None:
-        """Moving averages, after the optimiser has done step number ``step`` (from 0)."""
-
-    def begin_epoch(self, epoch: int, images: Any) -> None:
-        """Called before the first step of each epoch (from 0), and again when a run resumes within one.
-
-        ``images`` is the training set: ``len``, ``batch(indices) -> Batch``, and ``batches`` for many lists of indices.
-        """
+    _probes: Tensor | None = None
 
     def to_compile(self) -> list[nn.Module]:
-        """The modules that ``compile`` compiles: they do most of the work, and a step reaches them by their call.
-
-        What reaches a method of a module, or a part of it, passes by what was compiled.
-        """
         return [self.network]
 
     def trained_parts(self) -> dict[str, nn.Module]:
@@ -60,3 +33,35 @@ class Objective(nn.Module):
         A module whose parameters were never trained has no place here.
         """
         return {"": self.network}
+
+    def is_look_due(self, run: Run) -> bool:
+        return run.done in (1, run.settings.steps) or run.done % run.settings.monitor_every == 0
+
+    def look(self, run: Run) -> Row:
+        """What the features of a fixed set of training images vary with; warns of a collapse when it begins."""
+        with run.accelerator.autocast():
+            spread = watch(self.network, self._probed(run))
+        before = last_look(run)
+        if spread.feature_variance < COLLAPSED and (before is None or before["feature_variance"] >= COLLAPSED):
+            warnings.warn(
+                f"step {run.done}: the features have collapsed: their variance is {spread.feature_variance:.2g} (of 1)",
+                stacklevel=2,
+            )
+        return spread._asdict()
+
+    def _probed(self, run: Run) -> Tensor:
+        """The images that the look is at, read once."""
+        if self._probes is None:
+            self._probes = run.images.batch(spread_over(len(run.images), run.settings.probes)).images
+        return self._probes
+
+    def export(self, run: Run, file: Path) -> None:
+        """The backbone as others read it; beside the last one, the whole network where that is asked for."""
+        export_run(self, run, file)
+        if file == beside(run.out, ".safetensors"):
+            export_dense(self, run)
+
+
+def last_look(run: Run) -> Row | None:
+    """The last row of the history that has a look for collapse."""
+    return next((row for row in reversed(run.history) if "feature_variance" in row), None)

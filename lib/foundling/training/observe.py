@@ -137,7 +137,7 @@ def odin_objective(settings: OdinSettings, images: TrainingSet, out: Path | None
         state = load_state(beside(out, ".state"), settings, images.identity)
         if state is None:
             raise WeightsError(f"{beside(out, '.state')} is not there: train first")
-        objective.load_state_dict(state["objective"])
+        objective.load_state_dict(state["task"])
     return objective
 
 

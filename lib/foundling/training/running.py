@@ -1,5 +1,6 @@
 """A run while it goes on: what moves, and how it is made or found again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -9,36 +10,33 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import nn
 
 from foundling.errors import ParameterError, TrainingError
 from foundling.training import checkpoints
 from foundling.training.checkpoints import beside
-from foundling.training.data import TrainingSet, open_training_set
 from foundling.training.networks import fit_to_device
-from foundling.training.objective import Objective
-from foundling.training.objectives import make_objective
-from foundling.training.optimiser import make_optimiser
 from foundling.training.processes import gather
-from foundling.training.settings import Common
+from foundling.training.settings import Steps
+from foundling.training.task import Task
 
-PATIENCE = timedelta(hours=4)  # of the other processes, while one draws the scenes
+PATIENCE = timedelta(hours=4)  # of the other processes, while one makes the images
 
 Row = dict[str, Any]
+Prepare = Callable[[Accelerator], tuple[Task, Any]]  # makes the task, on any device, and its images, on the run's
 
 
 @dataclass
 class Run:
     """All that moves while a run goes on."""
 
-    settings: Common
+    settings: Any  # a Steps
     out: Path
     accelerator: Accelerator
-    images: TrainingSet
-    objective: Objective
-    model: nn.Module  # the objective as accelerate wraps it
+    images: Any  # task.Images, and what else the task asks of them
+    task: Any  # a Task
+    model: nn.Module  # the task as accelerate wraps it
     optimiser: torch.optim.Optimizer
-    probes: Tensor
     done: int = 0
     seconds: float = 0.0
     history: list[Row] = field(default_factory=list)
@@ -49,7 +47,7 @@ class Run:
         return len(self.images) // self.settings.batch
 
 
-def make_accelerator(settings: Common, cpu: bool = False) -> Accelerator:
+def make_accelerator(settings: Steps, cpu: bool = False) -> Accelerator:
     """Devices and processes as `accelerate launch` set them up; one device without it.
 
     Batch statistics are those of all processes on GPUs; on CPUs each process has its own, and the running statistics
@@ -65,31 +63,34 @@ def make_accelerator(settings: Common, cpu: bool = False) -> Accelerator:
         raise ParameterError(
             f"batch = {settings.batch} cannot be shared among {accelerator.num_processes} processes: use a multiple"
         )
+    if settings.batch // accelerator.num_processes % settings.accumulate:
+        raise ParameterError(
+            f"accumulate = {settings.accumulate} does not divide the {settings.batch // accelerator.num_processes} "
+            "images that a process has of every batch: use a divisor"
+        )
     return accelerator
 
 
-def open_run(settings: Common, out: Path, accelerator: Accelerator) -> Run:
-    """The images, the networks and the optimiser, at the last state if there is one.
+def open_run(settings: Steps, out: Path, accelerator: Accelerator, prepare: Prepare) -> Run:
+    """The task, its images and its optimiser, at the last state if there is one.
 
     Raises ParameterError and WeightsError if that state is of another run or damaged, TrainingError if the processes
     found different ones.
     """
-    with accelerator.main_process_first():  # it draws the scenes, the others read them
-        images = open_training_set(settings, accelerator.device)
-    objective = make_objective(settings, len(images))
-    fit_to_device(objective, accelerator.device, accelerator.num_processes)
-    objective.train()
-    optimiser = make_optimiser(objective, settings)
-    probes = images.batch(spread_over(len(images), settings.probes)).images
+    torch.manual_seed(settings.seed)
+    with accelerator.main_process_first():  # it draws or decodes what is kept, the others read it
+        task, images = prepare(accelerator)
+    fit_to_device(task, accelerator.device, accelerator.num_processes)
+    task.train()
+    optimiser = task.make_optimiser(settings)
     file = beside(out, ".state")
     state = checkpoints.load_state(file, settings, images.identity)
-    progress = {} if state is None else checkpoints.restore(file, state, objective, optimiser)
+    progress = {} if state is None else checkpoints.restore(file, state, task, optimiser)
     check_together(file, progress.get("done", 0), accelerator.device)
     if settings.compile:
-        for module in objective.to_compile():
+        for module in task.to_compile():
             module.compile()
-    model = accelerator.prepare_model(objective)
-    return Run(settings, out, accelerator, images, objective, model, optimiser, probes, **progress)
+    return Run(settings, out, accelerator, images, task, accelerator.prepare_model(task), optimiser, **progress)
 
 
 def check_together(file: Path, done: int, device: torch.device) -> None:

@@ -210,7 +210,7 @@ def _summary(run: Run) -> dict[str, Any]:
 
 
 def _save(run: Run) -> None:
-    state = {"objective": run.network.state_dict(), "optimiser": run.optimiser.state_dict()}
+    state = {"task": run.network.state_dict(), "optimiser": run.optimiser.state_dict()}
     state |= {name: getattr(run, name) for name in PROGRESS}
     checkpoints.save_state(beside(run.out, ".state"), state, run.settings, run.images.identity)
     checkpoints.write_history(beside(run.out, ".history.csv"), run.history)

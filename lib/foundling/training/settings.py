@@ -49,9 +49,19 @@ class Steps(BaseModel):
     trust: float = Field(1e-3, gt=0, description="LARS only: trust coefficient; BYOL's: 1e-3")
     clip: float = Field(1.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 1 for Swin alone")
 
+    accumulate: int = Field(
+        1, ge=1, description="parts that a batch is taken in, one after the other, where memory is short"
+    )
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the networks; losses are in fp32")
+    compile: bool = Field(
+        False, description="compile the networks, not their heads: pays on a GPU over thousands of steps"
+    )
     workers: int = Field(2, ge=0, le=256, description="processes that decode images; 0: none beside the main one")
     save_every: int = Field(100, ge=1, description="steps between two states that a killed run resumes from")
     log_every: int = Field(10, ge=1, description="steps that one row of the history averages")
+    export_at: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="steps after which the network is exported as well, as <run>_<step>.safetensors"
+    )
 
     @model_validator(mode="after")
     def _warming(self) -> "Steps":
@@ -90,15 +100,8 @@ class Common(Steps):
         description="decode the images once and keep them in the data folder (images x side² x 3 bytes), until their "
         "files change; scenes always are",
     )
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="arithmetic of the networks; losses are in fp32")
-    compile: bool = Field(
-        False, description="compile the networks, not their heads: pays on a GPU over thousands of steps"
-    )
     monitor_every: int = Field(100, ge=1, description="steps between two looks for collapse")
     probes: int = Field(64, ge=2, le=1024, description="images that the look for collapse takes, 2 to 1024")
-    export_at: list[Annotated[int, Field(ge=1)]] = Field(
-        [], description="steps after which the network is exported as well, as <run>_<step>.safetensors"
-    )
     export_dense: bool = Field(
         False, description="also write <run>_dense.safetensors, with projector; always where a pyramid is trained"
     )
@@ -114,6 +117,8 @@ class Common(Steps):
                 raise ValueError("dataset 'scenes' has no end: images must be 1 or more")
         if self.images and self.batch > self.images:
             raise ValueError(f"batch = {self.batch} is more than images = {self.images}: an epoch needs a step")
+        if self.accumulate > 1:
+            raise ValueError(f"accumulate = {self.accumulate} must be 1: this loss compares the images of a batch")
         return self
 
 
