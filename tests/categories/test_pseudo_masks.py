@@ -154,6 +154,10 @@ def test_what_does_not_fit_is_refused(samples: list[Sample], objects: Objects, t
         write_pseudo_masks(out, samples, objects, np.array([0, 1, -2, 1]))
     with pytest.raises(ParameterError, match="at most 254 clusters fit"):
         write_pseudo_masks(out, samples, objects, np.array([0, 1, 2, 254]))
+    with pytest.raises(ParameterError, match="object 3 lies in image 3, but there are 3 images"):
+        write_pseudo_masks(out, samples[:3], objects, np.array([0, 1, 2, 3]))
+    with pytest.raises(ParameterError, match=r"objects of '1\.jpg' say that it is image 1, which is '2\.jpg'"):
+        write_pseudo_masks(out, [samples[i] for i in (0, 2, 1, 3)], objects, np.array([0, 1, 2, 3]))
     Image.new("RGB", (6, 8)).save(tmp_path / "1.png")
     with pytest.raises(ParameterError, match=r"1\.png is there already, and no label map that was written here"):
         write_pseudo_masks(tmp_path, samples, objects, np.array([0, 1, 2, 3]))  # among the photos

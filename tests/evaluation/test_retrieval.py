@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from foundling.errors import ParameterError
-from foundling.evaluation.retrieval import corret
+from foundling.evaluation import retrieval
+from foundling.evaluation.retrieval import chance_corret, corret
 
 
 def naive(descriptors, categories, neighbours):
@@ -42,6 +43,18 @@ def test_loops_from_the_definition() -> None:
 def test_an_image_is_not_its_own_neighbour_even_among_twins() -> None:
     result = corret(np.ones((5, 3)), [{0}] * 5, neighbours=2)
     assert all(i not in row for i, row in enumerate(result.neighbours.tolist()))
+
+
+def test_chance_is_that_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chance_corret([{0}, {0, 1}, {1}, set()]) == pytest.approx(100 * 4 / 6)  # of three images' two others each
+    rng = np.random.default_rng(1)
+    categories = [set(rng.choice(9, rng.integers(0, 3), replace=False).tolist()) for _ in range(50)]
+    kept = [names for names in categories if names]
+    pairs = [bool(a & b) for i, a in enumerate(kept) for j, b in enumerate(kept) if i != j]
+    assert chance_corret(categories) == pytest.approx(100 * np.mean(pairs))
+    monkeypatch.setattr(retrieval, "ROWS", 7)
+    assert chance_corret(categories) == pytest.approx(100 * np.mean(pairs))
+    assert chance_corret([{3}, set()]) is None and chance_corret([]) is None
 
 
 def test_bad_input() -> None:

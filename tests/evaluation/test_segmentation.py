@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foundling.errors import ParameterError
+from foundling.evaluation.bootstrap import image_draws
 from foundling.evaluation.matching import match
 from foundling.evaluation.segmentation import confusion, iou_table, segmentation_scores
 
@@ -94,6 +95,46 @@ def test_the_interval_holds_the_value_and_narrows_with_images() -> None:
         assert result.miou.low < result.miou.value < result.miou.high
     assert many.miou.high - many.miou.low < few.miou.high - few.miou.low
     assert segmentation_scores(tables(*random_maps(1), 4, 4)).miou.low is None
+
+
+@pytest.mark.parametrize("matching", ["hungarian", "majority"])
+def test_intervals_are_those_of_images_drawn_one_by_one(matching: str) -> None:
+    """Of every draw, from its pixels: the mean IoU of the classes in it, and the share of right pixels."""
+    predicted, truth = random_maps(5, clusters=6, seed=4)
+    truth[1:][truth[1:] == 3] = 0  # a class in one image alone: not in every draw
+    confusions = tables(predicted, truth, 6, 4)
+    result = segmentation_scores(confusions, matching, resamples=200, seed=7, confidence=0.8)
+    named = np.append(result.assignment, 99)[np.where(truth == 255, 6, predicted)]
+    drawn = []
+    for weights in np.concatenate(list(image_draws(5, 200, 7))).astype(int):
+        which = np.repeat(np.arange(5), weights)
+        found, true, ious = named[which], truth[which], []
+        for g in range(4):
+            if (true == g).any():
+                ious.append(np.sum((found == g) & (true == g)) / np.sum((found == g) | (true == g)))
+        drawn.append([100 * np.mean(ious), 100 * np.sum(found == true) / np.sum(true != 255)])
+    for interval, values in zip((result.miou, result.accuracy), np.transpose(drawn), strict=True):
+        assert interval[1:] == pytest.approx(tuple(np.percentile(values, [10, 90])))
+
+
+def test_without_draws_there_are_no_intervals() -> None:
+    confusions = tables(*random_maps(), 4, 4)
+    with_draws, without = segmentation_scores(confusions), segmentation_scores(confusions, resamples=0)
+    assert without.miou == (with_draws.miou.value, None, None) and without.accuracy.low is None
+
+
+def test_classes_that_reach_an_iou() -> None:
+    """Background and classes of 1/2, 1/5 and 0 of ten pixels each; a fifth class does not occur."""
+    truth = np.repeat([0, 1, 2, 3], 10)[None]
+    predicted = np.repeat([0, 1, 3, 0, 2, 3], [10, 5, 5, 8, 2, 10])[None]
+    confusions = confusion(predicted, truth, 5, 5)[None]
+    result = segmentation_scores(confusions, "majority")
+    assert result.classes == pytest.approx([100 * 10 / 18, 50, 20, 200 / 3, np.nan], nan_ok=True)
+    assert result.found == 3 and result.reaching() == (4, pytest.approx(np.mean([1000 / 18, 50, 20, 200 / 3])))
+    assert result.reaching(51.0) == (2, pytest.approx(np.mean([1000 / 18, 200 / 3])))
+    assert result.reaching(99.0) == (0, None)
+    missed = segmentation_scores(confusion(predicted * 0, truth, 5, 5)[None])
+    assert missed.classes[1] == 0 and missed.reaching(0.0) == (1, pytest.approx(25))
 
 
 def test_maps_that_cannot_be_compared() -> None:

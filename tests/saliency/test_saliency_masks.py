@@ -12,7 +12,7 @@ from PIL import Image
 from foundling.backbones import Backbone, load_backbone
 from foundling.discovery import discover_images
 from foundling.discovery.export import decode_mask, encode_mask
-from foundling.errors import ParameterError
+from foundling.errors import ParameterError, WeightsError
 from foundling.saliency import (
     SALIENCY,
     SaliencyMasks,
@@ -26,7 +26,7 @@ from foundling.saliency import (
 )
 from foundling.saliency.masks import box_mask, union_mask
 from foundling.saliency.predict import enlarge, refined_maps, salient, squeeze
-from foundling.types import Sample
+from foundling.types import Failure, Sample
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,20 @@ def test_agreement_is_a_vote_of_the_sources() -> None:
         agreement(sources[:1])
     with pytest.raises(ParameterError, match="of different images"):
         agreement([sources[0], replace(sources[1], names=("x", "y", "z", "v"))])
+    wide = replace(sources[1], sizes=np.array([[4, 4], [4, 5], [4, 4], [0, 0]]))
+    with pytest.raises(ParameterError, match="y: the sources' masks are of different sizes"):
+        agreement([sources[0], wide])
+
+
+def test_an_image_that_failed_in_one_source_has_no_agreement() -> None:
+    mask = encode_mask(np.ones((4, 4), dtype=bool))
+    names, size = ("x", "y", "z"), [4, 4]
+    one = SaliencyMasks("p", names, np.array([size, [0, 0], size]), (mask, None, mask), (Failure("y", 1, "gone"),))
+    two = SaliencyMasks("q", names, np.array([size, size, [0, 0]]), (mask, mask, None), (Failure("z", 2, "large"),))
+    for sources in ([one, two], [two, one]):
+        found = agreement(sources)
+        assert found.masks == (mask, None, None) and found.sizes.tolist() == [size, [0, 0], [0, 0]]
+        assert [(failure.name, failure.error) for failure in found.failures] == [("y", "gone"), ("z", "large")]
 
 
 # A network over images
@@ -231,7 +245,7 @@ def test_results_are_kept_and_small_masks_left_out(
     first = saliency_masks(sources, samples, backbone, network, out=out, progress=False)
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     assert {path.relative_to(out).as_posix() for path in files} == {
-        "discovery/boxes_000000.json", "net/boxes_000000.json",
+        "discovery/boxes_000000.json", "networks/net/boxes_000000.json",
     }  # fmt: skip
     again = saliency_masks(sources, samples[:3], backbone, network, out=tmp_path / "b", progress=False)
     assert again["lost"].masks == first["lost"].masks[:3]
@@ -245,7 +259,7 @@ def test_results_are_kept_and_small_masks_left_out(
         ({}, "no source of saliency given: choose one or more of spectral, dino_seg"),
         ({"basnet": {}}, r"unknown source of saliency 'basnet' \(for 'basnet'\): choose one of spectral"),
         ({"lost": {"q": 1}}, r"method lost has no setting 'q'"),
-        ({"network": {"threshold": 0.3}}, r"network has no setting 'threshold': legal are scale, batch_size"),
+        ({"network": {"threshold": 0.3}}, r"network has no setting 'threshold': legal are scale, batch_size, weights"),
         ({"network": {"scale": "set"}}, r"scale is 'set': choose one of image, batch"),
         ({"network": {"batch_size": 0}}, r"batch_size=0: must be at least 1"),
     ],
@@ -255,6 +269,20 @@ def test_a_wrong_source_is_named(
 ) -> None:
     with pytest.raises(ParameterError, match=message):
         saliency_masks(sources, [], backbone, network, progress=False)
+
+
+def test_a_source_may_have_weights_of_its_own(network: SaliencyNetwork, samples: list[Sample], tmp_path: Path) -> None:
+    file = tmp_path / "other.pth"
+    other = load_saliency_network("random", seed=1, width=2)
+    torch.save({"net": other.network.state_dict()}, file)
+    sources: dict[str, Any] = {"network": {}, "other": {"source": "network", "weights": str(file), "batch_size": 2}}
+    found = saliency_masks(sources, samples, network=network, progress=False)
+    assert found["network"].masks == predict_masks(network, samples, progress=False).masks
+    assert found["other"].masks == predict_masks(other, samples, progress=False).masks != found["network"].masks
+    alone = saliency_masks({"other": sources["other"]}, samples, out=tmp_path / "out", progress=False)
+    assert alone["other"].masks == found["other"].masks
+    with pytest.raises(WeightsError, match="there is no such file"):
+        saliency_masks({"network": {"weights": str(tmp_path / "gone.pth")}}, samples, progress=False)
 
 
 def test_a_source_needs_its_network(backbone: Backbone, network: SaliencyNetwork) -> None:

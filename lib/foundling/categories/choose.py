@@ -24,7 +24,8 @@ class Suggestion:
 
     ``eigenvalues`` are the lowest of the graph's normalised Laplacian, λ_1 = 0 first. For each number k of ``ks``,
     ``gaps`` is λ_{k+1} - λ_k, and ``silhouettes`` (-1..1) how much nearer objects are to their own cluster than to the
-    next one, by their descriptors' cosines, after spectral clustering into k (nan where only one cluster has members).
+    next one, by the distances of descriptors brought to length 1, after spectral clustering into k (nan where only one
+    cluster has members).
     ``by_eigengap`` and ``by_silhouette`` are the k where these are largest (the smaller of equals), ``suggested`` the
     one of the rule that was asked for. ``objects`` is how many the silhouettes were taken over.
     """
@@ -102,7 +103,7 @@ def _silhouette(
     labels = cluster_space(narrow, k, seed, exact_up_to).labels[space.order[chosen]]
     if not 1 < len(np.unique(labels)) < len(labels):
         return float("nan")
-    return float(silhouette_score(unit, labels))  # of unit vectors: squared distance is twice 1 - cos
+    return float(silhouette_score(unit, labels))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from foundling.errors import ParameterError
 
 METHODS = ("spectral", "kmeans", "kmeans_lost")
 NEIGHBOURS = 30  # COMUS, appendix B.1
-RESTARTS = 10  # of k-means, both papers' scikit-learn runs
+RESTARTS = 10  # of k-means: COMUS' n_init, for k-means scikit-learn's default in those days
 LOST_ITERATIONS = 10  # scipy's default, which LOST's code leaves as it is
 LOST_SEED = 123  # in LOST's code
 MINI_BATCH, MINI_RESTARTS = 4096, 3

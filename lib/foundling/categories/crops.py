@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from foundling.backbones.apply import normalise
 from foundling.discovery.export import decode_mask, encode_mask, pixel_mask
 from foundling.discovery.stream import Found
 from foundling.errors import ImageError, ParameterError
+from foundling.saliency.predict import squeeze
 from foundling.types import Sample
 
 SIDE = 256  # pixels, in both papers' code; LOST's text says 224
@@ -127,6 +127,21 @@ def objects_of_masks(samples: Sequence[Sample], masks: Sequence[RLE | None], min
     return _objects(rows)
 
 
+def check_images(samples: Sequence[Sample], objects: Objects) -> None:
+    """Raise :class:`ParameterError` unless ``objects`` were found in ``samples``, in this order."""
+    for i in np.flatnonzero((objects.images < 0) | (objects.images >= len(samples)))[:1]:
+        raise ParameterError(
+            f"object {i} lies in image {objects.images[i]}, but there are {len(samples)} images: give those that the "
+            "objects were found in"
+        )
+    for i, name in zip(objects.images, objects.names, strict=True):
+        if samples[i].name != name:
+            raise ParameterError(
+                f"objects of {name!r} say that it is image {i}, which is {samples[i].name!r}: give the images that the "
+                "objects were found in, in the same order"
+            )
+
+
 def _objects(rows: Sequence[_Row]) -> Objects:
     return Objects(
         np.array([row.image for row in rows], dtype=np.int64),
@@ -190,13 +205,11 @@ def comus_crop(
 ) -> Crop:
     """COMUS (Sec. 3.1): the tight box without a margin, resized to ``side`` × ``side``, its aspect not kept.
 
-    Resizing is Pillow's bilinear on 8-bit pixels, which averages where it shrinks; the authors' code and its
-    normalisation follow. Raises :class:`ImageError` as :func:`window`.
+    As the authors' code does it: OpenCV's bilinear on 8-bit pixels, which does not smooth before it shrinks, and then
+    the normalisation. Raises :class:`ImageError` as :func:`window`.
     """
     top, bottom, left, right = window(box, mask, (image.shape[0], image.shape[1]))
-    cut = Image.fromarray(image[top:bottom, left:right].numpy())
-    resized = np.array(cut.resize((side, side), Image.Resampling.BILINEAR))
-    pixels = torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.from_numpy(squeeze(image[top:bottom, left:right].numpy(), side)).permute(2, 0, 1)[None].float() / 255
     inside = None if mask is None else _covered(mask[top:bottom, left:right], (side, side))
     return Crop(normalise(pixels, mean, std)[0], inside)
 

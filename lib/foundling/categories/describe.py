@@ -24,7 +24,7 @@ from foundling.backbones.cnn import cnn_facets
 from foundling.backbones.extract import PATCHES_A_BATCH, arithmetic
 from foundling.backbones.prepare import Limits, read_ahead
 from foundling.backbones.vit import Transformer, transformer_facets
-from foundling.categories.crops import RECIPES, SIDE, Crop, Objects, as_bytes
+from foundling.categories.crops import RECIPES, SIDE, Crop, Objects, as_bytes, check_images
 from foundling.discovery.facets import PATCH_FACETS, check_choice, check_switch
 from foundling.discovery.progress import progress as show_progress
 from foundling.errors import ImageError, ParameterError
@@ -126,17 +126,7 @@ def _check(plan: _Plan, samples: Sequence[Sample], objects: Objects, workers: in
         size = plan.backbone.patch_size
         raise ParameterError(f"side={plan.side}: a crop must hold one patch of {plan.backbone.name}, {size} pixels")
     extract(plan.backbone, (), (plan.asked,), block=plan.block, norm=plan.norm, precision=plan.precision)  # checks them
-    for i in np.flatnonzero((objects.images < 0) | (objects.images >= len(samples)))[:1]:
-        raise ParameterError(
-            f"object {i} lies in image {objects.images[i]}, but there are {len(samples)} images: give those that the "
-            "objects were found in"
-        )
-    for i, name in zip(objects.images, objects.names, strict=True):
-        if samples[i].name != name:
-            raise ParameterError(
-                f"objects of {name!r} say that it is image {i}, which is {samples[i].name!r}: give the images that the "
-                "objects were found in, in the same order"
-            )
+    check_images(samples, objects)
 
 
 def _crops(

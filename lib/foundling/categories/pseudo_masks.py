@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from foundling.categories.crops import RLE, Objects
+from foundling.categories.crops import RLE, Objects, check_images
 from foundling.datasets.index_masks import write_labels
 from foundling.datasets.semantic import read_semantic, size_of
 from foundling.discovery.export import decode_mask
@@ -89,9 +89,10 @@ def write_pseudo_masks(
 
     Files appear whole or not at all; those of an earlier run on the same objects and labels are kept, and those of one
     on others removed. Images that cannot be read are failures. Raises :class:`ParameterError` where ``labels`` do not
-    fit ``objects`` or ``clusters``, or a file that was not made here is in the way; FoundlingError if the folder cannot
-    be written.
+    fit ``objects`` or ``clusters``, ``objects`` are of other images, or a file that was not made here is in the way;
+    FoundlingError if the folder cannot be written.
     """
+    check_images(samples, objects)
     present = int(labels.max(initial=-1)) + 1
     clusters = present if clusters is None else clusters
     if len(labels) != len(objects):

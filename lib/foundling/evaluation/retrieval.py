@@ -11,6 +11,7 @@ from foundling.errors import ParameterError
 from foundling.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Interval, mean_interval, percent
 
 NEIGHBOURS = 10  # LOST, appendix B.3
+ROWS = 2048  # images that are compared with all at a time
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,19 @@ def corret(
     shares = np.array([np.mean([bool(names[i] & names[j]) for j in row]) for i, row in enumerate(found)])
     interval = percent(mean_interval(shares, confidence=confidence, resamples=resamples, seed=seed))
     return CorRet(interval, shares, found.astype(np.int64))
+
+
+def chance_corret(categories: Sequence[Set[int]]) -> float | None:
+    """CorRet in percent of neighbours drawn by lot: the mean share of the other images that show a common category.
+
+    Images without any category are left out, as in :func:`corret`; ``None`` where fewer than two are left.
+    """
+    kept = [names for names in categories if names]
+    if len(kept) < 2:
+        return None
+    known = {name: column for column, name in enumerate(sorted(set().union(*kept)))}
+    shown = np.zeros((len(kept), len(known)), dtype=np.float32)
+    for row, names in enumerate(kept):
+        shown[row, [known[name] for name in names]] = 1
+    alike = sum(int((shown[i : i + ROWS] @ shown.T > 0).sum()) for i in range(0, len(kept), ROWS))
+    return 100 * (alike - len(kept)) / (len(kept) * (len(kept) - 1))  # without each image itself

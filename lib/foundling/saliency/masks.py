@@ -48,26 +48,33 @@ def agreement(sources: Sequence[SaliencyMasks], least: float = 0.5) -> SaliencyM
     """What most of several sources say of each image, where they agree: masks to train a network on.
 
     A pixel is in the mask if more than half of the sources have it. An image has none if the mean IoU of two sources'
-    masks is below ``least``, or its mask would be empty. (DeepUSPS, which COMUS' saliency goes back to, likewise makes
-    one mask of several unsupervised ones; how differs.)
+    masks is below ``least``, its mask would be empty, or it failed in any of the sources, whose failures it keeps.
+    (DeepUSPS, which COMUS' saliency goes back to, likewise makes one mask of several unsupervised ones; how differs.)
 
-    Raises :class:`ParameterError` for fewer than two sources, or sources of different images.
+    Raises :class:`ParameterError` for fewer than two sources, or sources of different images or sizes of these.
     """
     if len(sources) < 2:
         raise ParameterError(f"agreement takes two sources of saliency or more, and got {len(sources)}")
     first = sources[0]
     if any(other.names != first.names for other in sources):
         raise ParameterError("the sources are of different images: make them of the same samples")
-    masks: list[dict[str, Any] | None] = []
-    for i in range(len(first)):
-        votes = np.stack([source.mask(i) for source in sources]) if first.sizes[i].all() else np.zeros((2, 1, 1), bool)
+    every = np.stack([source.sizes for source in sources])  # [source, image, 2]
+    read = np.asarray(every.all(axis=(0, 2)))
+    if (other := np.flatnonzero(read & (every != every[0]).any(axis=(0, 2)))).size:
+        raise ParameterError(f"{first.names[other[0]]}: the sources' masks are of different sizes: make them anew")
+    failures = {failure.index: failure for source in sources for failure in source.failures}
+    masks: list[dict[str, Any] | None] = [None] * len(first)
+    for i in np.flatnonzero(read).tolist():
+        votes = np.stack([source.mask(i) for source in sources])
         flat = votes.reshape(len(votes), -1).astype(np.float64)
         shared, areas = flat @ flat.T, flat.sum(1)
         pairs = np.triu_indices(len(flat), 1)
         overlaps = shared[pairs] / np.maximum(areas[:, None] + areas - shared, 1)[pairs]
         mask = votes.mean(0) > 0.5
-        masks.append(encode_mask(mask) if mask.any() and overlaps.mean() >= least else None)
-    return replace(first, source=" and ".join(source.source for source in sources), masks=tuple(masks))
+        masks[i] = encode_mask(mask) if mask.any() and overlaps.mean() >= least else None
+    label = " and ".join(source.source for source in sources)
+    told = tuple(failures[i] for i in sorted(failures))
+    return SaliencyMasks(label, first.names, np.where(read[:, None], first.sizes, 0), tuple(masks), told)
 
 
 def union_mask(record: Record, label: str) -> dict[str, Any] | None:
