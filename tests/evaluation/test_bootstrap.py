@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from foundling.errors import FoundlingError
-from foundling.evaluation import mean_interval, paired_difference
+from foundling.errors import FoundlingError, ParameterError
+from foundling.evaluation import mean_interval, paired_difference, seeds_interval
 from foundling.evaluation.bootstrap import drawn_interval, ratio_intervals
 
 
@@ -135,3 +135,14 @@ def test_batches_do_not_change_ratios(rng, monkeypatch):
     whole = ratio_intervals(counts * 0.5 + 1, counts, resamples=100)
     monkeypatch.setattr("foundling.evaluation.bootstrap._DRAWS", 30 * 7)
     assert ratio_intervals(counts * 0.5 + 1, counts, resamples=100) == whole
+
+
+def test_runs_are_spread_by_students_t():
+    # by hand: mean 4, deviation 2, t of two degrees of freedom 4.3027
+    value, low, high = seeds_interval([2.0, 4.0, 6.0])
+    assert value == pytest.approx(4)
+    assert (high - value, value - low) == (pytest.approx(4.30265 * 2 / 3**0.5, rel=1e-5),) * 2
+    assert seeds_interval([5.0]) == (5, None, None)
+    assert seeds_interval([]) == (None, None, None)
+    with pytest.raises(ParameterError, match="1 of 2 values are not finite"):
+        seeds_interval([1.0, float("nan")])

@@ -1,11 +1,12 @@
 """Intervals that say how much a mean over images would move with other images of the same kind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
 
 from foundling.errors import ParameterError
 
@@ -20,6 +21,18 @@ class Interval(NamedTuple):
     value: float | None
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of a dataset by name, and those of each draw of its ``images`` (ids): what a paired difference takes.
+
+    ``draws`` has a column for each of ``values``; a figure that had nothing to measure in a draw is nan there.
+    """
+
+    values: dict[str, Interval]
+    draws: Float[np.ndarray, "draw value"]
+    images: tuple[int, ...]
 
 
 def mean_interval(
@@ -104,6 +117,57 @@ def drawn_interval(value: float | None, draws: Float[np.ndarray, " draw"], confi
     tail = 50 * (1 - confidence)
     low, high = np.percentile(usable, [tail, 100 - tail]).tolist()
     return Interval(value, low, high)
+
+
+def named_intervals(
+    names: Sequence[str],
+    point: Float[np.ndarray, " value"],
+    draws: Float[np.ndarray, "draw value"],
+    confidence: float,
+    alone: Sequence[bool],
+) -> dict[str, Interval]:
+    """The named values (nan: none) with the intervals of their draws; none where one image stands ``alone``."""
+    intervals = {}
+    for name, value, column, single in zip(names, point.tolist(), draws.T, alone, strict=True):
+        usable = column[:0] if single else column  # a draw may lack what a figure is about: then it is nan
+        intervals[name] = drawn_interval(None if np.isnan(value) else value, usable, confidence)
+    return intervals
+
+
+def precision_difference(a: Figures, b: Figures, *, confidence: float = CONFIDENCE) -> dict[str, Interval]:
+    """How far A's figures lie above B's, by name, with intervals: the same images were drawn for both.
+
+    Raises :class:`ParameterError` where the images, the draws or the figures are not the same.
+    """
+    if a.images != b.images or a.draws.shape != b.draws.shape or list(a.values) != list(b.values):
+        raise ParameterError(
+            f"a difference needs the same images, draws and figures: A has {len(a.images)} images and {len(a.draws)} "
+            f"draws, B {len(b.images)} and {len(b.draws)}"
+        )
+    points = [
+        np.nan if x.value is None or y.value is None else x.value - y.value
+        for x, y in zip(a.values.values(), b.values.values(), strict=True)
+    ]
+    alone = [x.low is None for x in a.values.values()]
+    return named_intervals(list(a.values), np.array(points), a.draws - b.draws, confidence, alone)
+
+
+def seeds_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of one figure over repeated runs with its interval by Student's t, as if runs were spread normally.
+
+    A few runs say little about their spread: with three, the interval is 2.5 standard deviations to either side. One
+    run has no interval, and none no value. Raises :class:`ParameterError` for a nan or infinite value.
+    """
+    exact = np.array(values, dtype=np.float64)
+    if not np.isfinite(exact).all():
+        raise ParameterError(
+            f"{int((~np.isfinite(exact)).sum())} of {len(exact)} values are not finite: leave them out"
+        )
+    if len(exact) < 2:
+        return Interval(float(exact[0]) if len(exact) else None, None, None)
+    reach = float(t.ppf((1 + confidence) / 2, len(exact) - 1) * exact.std(ddof=1) / np.sqrt(len(exact)))
+    middle = float(exact.mean())
+    return Interval(middle, middle - reach, middle + reach)
 
 
 def image_draws(images: int, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "draw image"]]:

@@ -11,10 +11,8 @@ images need it again and again; for the images as they are it gives COCOeval's n
 
 import contextlib
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +22,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from foundling.errors import ParameterError
-from foundling.evaluation.bootstrap import CONFIDENCE, Interval, drawn_interval, image_draws
+from foundling.evaluation.bootstrap import CONFIDENCE, Figures, image_draws, named_intervals
+from foundling.evaluation.recall import THRESHOLDS
+from foundling.evaluation.results import Result, box_of, is_finite, mask_of
 from foundling.types import Sample, Target
 
 KINDS = ("segm", "bbox")
@@ -33,11 +33,9 @@ MAX_DETS = (1, 10, 100)
 AREAS = ("", "_S", "_M", "_L")
 RESAMPLES = 1000  # each costs a pass over all results
 
-Result = dict[str, Any]
-
 
 @dataclass(frozen=True)
-class ClassAgnostic:
+class ClassAgnostic(Figures):
     """Class-agnostic figures in percent (0..100) by name, with intervals over images.
 
     ``values`` has ``AP`` (mean over IoU .50:.05:.95), ``AP50``, ``AP75``, ``AP_S``, ``AP_M``, ``AP_L`` (by area, at the
@@ -47,9 +45,6 @@ class ClassAgnostic:
     the annotated ones, ``objects`` those that are no crowd, ``results`` the results in annotated images.
     """
 
-    values: dict[str, Interval]
-    draws: Float[np.ndarray, "draw value"]
-    images: tuple[int, ...]
     objects: int
     results: int
 
@@ -90,46 +85,37 @@ def class_agnostic(
         else []
     ).reshape(-1, len(names))
     objects = sum(int((~target.crowd).sum()) for target in truth.values())
-    values = _intervals(names, point, draws, confidence, _of_one_image(matched, names))
+    values = named_intervals(names, point, draws, confidence, _of_one_image(matched, names))
     return ClassAgnostic(values, draws, tuple(truth), objects, len(found))
 
 
-def precision_difference(a: ClassAgnostic, b: ClassAgnostic, *, confidence: float = CONFIDENCE) -> dict[str, Interval]:
-    """How many points A's figures lie above B's, by name, with intervals: the same images were drawn for both.
+def precision_by_count(
+    results: Sequence[Result], samples: Sequence[Sample], kind: str, counts: Sequence[int]
+) -> Float[np.ndarray, "count threshold"]:
+    """AP (0..1; nan without objects) at IoU .50, .55, …, .95 with only the first ``counts`` results of each image.
 
-    Raises :class:`ParameterError` where the images, the draws or the figures are not the same.
+    Everything else is as for :func:`class_agnostic`. ``counts`` increase from 1.
     """
-    if a.images != b.images or a.draws.shape != b.draws.shape or list(a.values) != list(b.values):
-        raise ParameterError(
-            f"a difference needs the same images, draws and figures: A has {len(a.images)} images and {len(a.draws)} "
-            f"draws, B {len(b.images)} and {len(b.draws)}"
+    _check(kind, counts, CONFIDENCE, samples)
+    truth = {s.image_id: s.target for s in sorted(samples, key=lambda s: s.image_id) if s.target is not None}
+    found = _ordered(results, {s.image_id for s in samples}, truth, kind)
+    if not truth:
+        return np.full((len(counts), len(THRESHOLDS)), np.nan)
+    whole = _evaluate(found, truth, kind, [counts[-1]])  # results are matched in order: later ones change no match
+    everywhere, rows = np.ones(len(truth)), []
+    for count in counts:
+        first = whole.areas[0].rank < count
+        matched = whole.areas[0]
+        cut = _Matched(
+            matched.image[first], matched.rank[first], matched.hit[:, first], matched.miss[:, first], matched.objects
         )
-    points = [
-        np.nan if x.value is None or y.value is None else x.value - y.value
-        for x, y in zip(a.values.values(), b.values.values(), strict=True)
-    ]
-    alone = [x.low is None for x in a.values.values()]
-    return _intervals(list(a.values), np.array(points), a.draws - b.draws, confidence, alone)
+        rows.append(_precision(cut, everywhere, whole.recalls))
+    return np.stack(rows)
 
 
 def _names(max_dets: Sequence[int]) -> list[str]:
     precision = ["AP", "AP50", "AP75", *(f"AP{area}" for area in AREAS[1:])]
     return [*precision, *(f"AR{count}" for count in max_dets), *(f"AR{area}" for area in AREAS[1:])]
-
-
-def _intervals(
-    names: Sequence[str],
-    point: Float[np.ndarray, " value"],
-    draws: Float[np.ndarray, "draw value"],
-    confidence: float,
-    alone: Sequence[bool],
-) -> dict[str, Interval]:
-    """The named values with their intervals; none where one image stands ``alone``."""
-    intervals = {}
-    for name, value, column, single in zip(names, point.tolist(), draws.T, alone, strict=True):
-        usable = column[:0] if single else column  # a draw may lack objects of a size: then it is nan
-        intervals[name] = drawn_interval(None if np.isnan(value) else value, usable, confidence)
-    return intervals
 
 
 def _check(kind: str, max_dets: Sequence[int], confidence: float, samples: Sequence[Sample]) -> None:
@@ -157,40 +143,13 @@ def _ordered(results: Sequence[Result], known: set[int], truth: dict[int, Target
         score: Any = result.get("score")
         if i not in known:
             raise ParameterError(f"result {number} is of image_id {i!r}, which no sample has: use the samples' ids")
-        if not _is_finite(score):
+        if not is_finite(score):
             raise ParameterError(f"result {number} has the score {score!r}: give a finite number")
-        shape = _mask_of(result, number, sizes.get(i)) if kind == "segm" else _box_of(result, number)
+        shape = mask_of(result, number, sizes.get(i)) if kind == "segm" else box_of(result, number)
         if i in truth:
             entries.append({"image_id": i, "category_id": 1, "score": float(score), "iscrowd": 0, **shape})
     entries.sort(key=lambda e: (e["image_id"], -e["score"], -e["area"], e["tie"]))
     return [{**entry, "id": i} for i, entry in enumerate(entries, 1)]
-
-
-def _mask_of(result: Result, number: int, size: tuple[int, ...] | None) -> Result:
-    mask = result.get("segmentation")
-    if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str | bytes) or "size" not in mask:
-        raise ParameterError(f"result {number} has no segmentation in run lengths (RLE): add it, or measure bbox")
-    if size is not None and tuple(mask["size"]) != size:
-        raise ParameterError(
-            f"result {number} has a mask of {'×'.join(map(str, mask['size']))} pixels, but image_id "
-            f"{result['image_id']} was annotated with {'×'.join(map(str, size))}: give it in annotated pixels"
-        )
-    counts = mask["counts"].encode("ascii") if isinstance(mask["counts"], str) else mask["counts"]
-    exact = {"size": list(mask["size"]), "counts": counts}
-    box = coco_mask.toBbox(exact).tolist()
-    return {"segmentation": exact, "bbox": box, "area": int(coco_mask.area(exact)), "tie": counts}
-
-
-def _box_of(result: Result, number: int) -> Result:
-    box = result.get("bbox")
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_finite, box)) or min(box[2:]) < 0:
-        raise ParameterError(f"result {number} has the bbox {box!r}: give x, y, width, height in pixels")
-    exact = [float(number) for number in box]
-    return {"bbox": exact, "area": exact[2] * exact[3], "tie": tuple(exact)}
-
-
-def _is_finite(number: Any) -> bool:
-    return isinstance(number, Real) and math.isfinite(number)
 
 
 class _Matched(NamedTuple):
