@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from foundling import cli
 from foundling.discovery.export import encode_mask
 from foundling.errors import ImageError, ParameterError, TrainingError, WeightsError
 from foundling.saliency import SaliencyMasks, load_saliency_network, predict_masks
 from foundling.training import saliency as training
 from foundling.training.saliency import MaskedImages, train_saliency, views
 from foundling.training.saliency_loss import saliency_loss, soft_iou, structural_similarity
-from foundling.training.settings import Saliency, settings_from
+from foundling.training.saliency_settings import Saliency, SaliencyOnSources
+from foundling.training.settings import settings_from
 from foundling.types import Failure, Sample
 
 # The loss
@@ -207,6 +209,36 @@ def test_what_cannot_be_trained_is_refused(scenes: tuple[list[Sample], SaliencyM
         train_saliency(samples, found, settings(batch=10), tmp_path / "new", progress=False)
 
 
+def test_sources_and_images_come_from_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`foundling train` on scenes, in two parts: masks are found once, and the network is one that notebooks read."""
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path / "data"))
+    file, out = tmp_path / "saliency.yaml", tmp_path / "runs" / "a"
+    file.write_text(
+        "objective: saliency\nimages: 12\nscene_side: 96\nwidth: 2\nside: 32\ncrop: 32\nsteps: 2\nwarmup: 1\n"
+        "batch: 2\nworkers: 0\nleast: 0.0\n"
+    )
+    command = ["train", str(file), "--out", str(out), "--cpu"]
+    assert cli.main([*command, "--minutes", "1e-9"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}.safetensors: 1 of 2 steps left, run again to go on\n"
+    assert "images with masks of lost and tokencut (" in printed.err and "), of 12 images" in printed.err
+    kept = out.with_name("a_masks") / "discovery" / "boxes_000000.json"
+    written = kept.stat().st_mtime_ns
+    assert cli.main(command) == 0 and kept.stat().st_mtime_ns == written
+    assert load_saliency_network(f"{out}.safetensors").side == 32
+    names = [path.name for path in sorted(out.parent.iterdir())]
+    assert names == ["a.history.csv", "a.safetensors", "a.state", "a_masks"]
+    capsys.readouterr()
+    assert cli.main([*command, "--set", "sources={lost: {q: 1}}"]) == 2
+    assert "method lost has no setting 'q'" in capsys.readouterr().err
+    assert cli.main([*command, "--set", "sources={lost: {}}"]) == 2  # other masks: another run
+    assert "a.state belongs to a run with other settings (sources = " in capsys.readouterr().err
+    assert cli.main([*command, "--set", "least=2.0"]) == 2
+    assert "least = 2.0, of type float, is not legal" in capsys.readouterr().err
+
+
 def test_a_loss_that_is_no_number_stops_the_run(
     scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +261,10 @@ def test_settings_are_checked() -> None:
         Saliency(side=100)
     with pytest.raises(ValueError, match="warmup = 10 must be less than steps = 5"):
         Saliency(steps=5, warmup=10)
-    with pytest.raises(ParameterError, match="unknown objective 'saliency'"):  # it has a loop of its own
+    with pytest.raises(ValueError, match="batch = 8 is more than images = 5"):
+        SaliencyOnSources(images=5)
+    with pytest.raises(ValueError, match="dataset 'folder' needs root"):
+        SaliencyOnSources(dataset="folder")
+    with pytest.raises(ParameterError, match="unknown objective 'saliency'"):  # it is no representation
         settings_from({"objective": "saliency"}, "a.yaml")
-    assert not [name for name, field in Saliency.model_fields.items() if not field.description]
+    assert not [name for name, field in SaliencyOnSources.model_fields.items() if not field.description]

@@ -1,9 +1,11 @@
 """train a network without labels
 
-Reads settings from a YAML file (objective, network, images, steps, …; what is left out has its default) and writes:
+Reads settings from a YAML file (objective, network, images, steps, …; what is left out has its default). Objectives
+odin, dino and mae train a backbone; saliency trains BASNet on the masks of the sources that the file names. Writes:
 
-  RUN.safetensors         the backbone in half precision, under timm's names
+  RUN.safetensors         the backbone in half precision, under timm's names; or the saliency network
   RUN_dense.safetensors   feature pyramid and projector as well, where a pyramid was trained
+  RUN_masks/              masks of the sources of saliency
   RUN.state               what an interrupted run goes on from: give the same command again
   RUN.history.csv         losses, images a second, and what the features vary with (a collapsed run shows here)
 
@@ -15,12 +17,9 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from foundling.errors import ParameterError
-
-if TYPE_CHECKING:
-    from foundling.training.settings import Common
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +44,14 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args.file, args.set)
     import torch
 
-    from foundling.training.representation import train
+    if settings.objective == "saliency":
+        from foundling.training.saliency import train_on_sources
 
-    outcome = train(settings, args.out, args.minutes, cpu=args.cpu)
+        outcome = train_on_sources(settings, args.out, args.minutes, cpu=args.cpu)
+    else:
+        from foundling.training.representation import train
+
+        outcome = train(settings, args.out, args.minutes, cpu=args.cpu)
     if int(os.environ.get("RANK", 0)) == 0:
         left = f"{settings.steps - outcome.steps} of {settings.steps} steps left, run again to go on"
         print(f"{outcome.file}: {'all steps done' if outcome.finished else left}")
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_settings(file: Path, given: Sequence[str] = ()) -> "Common":
+def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
     """The settings in a YAML file, and in place of the file's those ``given`` as KEY=VALUE; values are read as YAML.
 
     Raises ParameterError naming the file, and every key that is unknown or whose value is not legal.
@@ -64,7 +68,8 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> "Common":
     import yaml
 
     from foundling.studies import read_mapping
-    from foundling.training.settings import Common, settings_from
+    from foundling.training.saliency_settings import SaliencyOnSources
+    from foundling.training.settings import OBJECTIVES, Common, checked
 
     values: dict[str, Any] = read_mapping(file, str(file), "training", Common)
     for text in given:
@@ -72,4 +77,4 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> "Common":
         if not (key and equals and value):
             raise ParameterError(f"--set {text}: write KEY=VALUE")
         values[key] = yaml.safe_load(value)
-    return settings_from(values, str(file))
+    return checked({**OBJECTIVES, "saliency": SaliencyOnSources}, values, str(file))

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import sys
 from collections.abc import Generator as Going
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,18 +16,22 @@ from torch import Generator, Tensor
 from torch.utils import data
 
 from foundling import provenance
+from foundling.backbones import load_backbone
 from foundling.backbones.apply import normalise
 from foundling.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
+from foundling.datasets import open_dataset
 from foundling.datasets.images import read_image
 from foundling.errors import ParameterError
-from foundling.saliency import Basnet, SaliencyMasks
+from foundling.parameters import from_root
+from foundling.saliency import Basnet, SaliencyMasks, agreement, saliency_masks
 from foundling.saliency.predict import squeeze
 from foundling.training import checkpoints
+from foundling.training.checkpoints import beside
 from foundling.training.data import one_thread
 from foundling.training.loop import Outcome, carry_out
 from foundling.training.running import Run
 from foundling.training.saliency_loss import saliency_loss
-from foundling.training.settings import Saliency
+from foundling.training.saliency_settings import Saliency, SaliencyOnSources
 from foundling.training.task import Task
 from foundling.types import Sample
 
@@ -149,12 +154,58 @@ def train_saliency(
     """
 
     def prepare(accelerator: Accelerator) -> tuple[SaliencyTask, MaskedImages]:
-        images = MaskedImages(samples, found, settings.side, accelerator.device, settings.workers)
-        if len(images) < settings.batch:
-            raise ParameterError(f"batch = {settings.batch} is more than there are images with a mask ({len(images)})")
-        return SaliencyTask(settings), images
+        return _prepared(samples, found, settings, accelerator)
 
     return carry_out(settings, out, prepare, minutes, progress, cpu)
+
+
+def train_on_sources(
+    settings: SaliencyOnSources, out: Path, minutes: float = math.inf, progress: bool = True, cpu: bool = False
+) -> Outcome:
+    """The same on the masks that the sources of ``settings`` find, or on what several of them agree on.
+
+    Masks are kept in the folder ``out_masks``, and used again. Raises as :func:`train_saliency` and
+    :func:`foundling.saliency.saliency_masks`.
+    """
+
+    def prepare(accelerator: Accelerator) -> tuple[SaliencyTask, MaskedImages]:
+        samples = open_images(settings)
+        shown = progress and accelerator.is_main_process
+        found = find_masks(settings, samples, beside(out, "_masks"), accelerator.device, shown)
+        task, images = _prepared(samples, found, settings, accelerator)
+        if shown:
+            print(f"{images.identity}, of {len(samples)} images", file=sys.stderr)
+        return task, images
+
+    return carry_out(settings, out, prepare, minutes, progress, cpu)
+
+
+def open_images(settings: SaliencyOnSources) -> tuple[Sample, ...]:
+    """The images that masks are looked for in."""
+    options: dict[str, Any] = {"size": settings.scene_side} if settings.dataset == "scenes" else {}
+    if settings.annotations:
+        options["annotations"] = from_root(settings.annotations)
+    split = settings.split or ("single_train" if settings.dataset == "scenes" else None)
+    dataset = open_dataset(settings.dataset, split=split, root=from_root(settings.root), **options)
+    return tuple(dataset.subset(limit=settings.images or None).samples)
+
+
+def find_masks(
+    settings: SaliencyOnSources, samples: Sequence[Sample], folder: Path, device: torch.device, progress: bool
+) -> SaliencyMasks:
+    """The masks of the only source, or what several agree on."""
+    backbone = load_backbone(settings.backbone, device=str(device))
+    found = list(saliency_masks(settings.sources, samples, backbone, out=folder, progress=progress).values())
+    return agreement(found, settings.least) if len(found) > 1 else found[0]
+
+
+def _prepared(
+    samples: Sequence[Sample], found: SaliencyMasks, settings: Saliency, accelerator: Accelerator
+) -> tuple[SaliencyTask, MaskedImages]:
+    images = MaskedImages(samples, found, settings.side, accelerator.device, settings.workers)
+    if len(images) < settings.batch:
+        raise ParameterError(f"batch = {settings.batch} is more than there are images with a mask ({len(images)})")
+    return SaliencyTask(settings), images
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -167,7 +218,7 @@ def _about(run: Run) -> dict[str, Any]:
         "mean": IMAGENET_MEAN,
         "method": "saliency",
         "precision": "half",
-        "settings": run.settings.model_dump(),
+        "settings": run.settings.model_dump(exclude={"root"}),  # a path of this machine
         "std": IMAGENET_STD,
         "steps": run.done,
         "versions": {name: versions[name] for name in ("foundling", "torch", "numpy")},

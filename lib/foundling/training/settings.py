@@ -224,32 +224,6 @@ class Mae(Common):
         return self
 
 
-class Saliency(Steps):
-    """A saliency network on masks that other sources found; "the paper's" is BASNet's code."""
-
-    objective: Literal["saliency"] = Field("saliency", description="saliency")
-    width: int = Field(16, ge=1, le=256, description="channels at full resolution; the paper's: 64")
-    side: int = Field(
-        96, ge=32, le=2048, multiple_of=32, description="pixels that images are resized to, a square; the paper's: 256"
-    )
-    crop: int = Field(
-        64, ge=32, le=2048, multiple_of=32, description="side of the random crop that a step sees; the paper's: 224"
-    )
-    steps: int = Field(600, ge=1, description="number of steps; the paper's: 400,000")
-    batch: int = Field(8, ge=2, description="images a step; the paper's: 8")
-    warmup: int = Field(30, ge=0, description="steps of linear warm-up before the cosine to 0; the paper's: none")
-    weight_decay: float = Field(0.0, ge=0, description="none for biases and norms; the paper's: 0, which is Adam")
-    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's second decay; the paper's: 0.999")
-    clip: float = Field(0.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 0")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; losses are in fp32")
-
-    @model_validator(mode="after")
-    def _inside(self) -> "Saliency":
-        if self.crop > self.side:
-            raise ValueError(f"crop = {self.crop} must be at most side = {self.side}, of which it is cut")
-        return self
-
-
 OBJECTIVES: dict[str, type[Common]] = {"odin": Odin, "dino": Dino, "mae": Mae}
 
 
@@ -258,18 +232,23 @@ def settings_from(values: Mapping[str, Any], where: str) -> Common:
 
     Raises :class:`ParameterError` that names ``where`` (a file), every wrong name and value, and what is legal.
     """
+    settings: Common = checked(OBJECTIVES, values, where)
+    return settings
+
+
+def checked(models: Mapping[str, type[Steps]], values: Mapping[str, Any], where: str) -> Any:
+    """``values`` as an instance of the one of ``models`` that their ``objective`` names (default: odin)."""
     objective = str(values.get("objective", "odin"))
-    if objective not in OBJECTIVES:
-        raise ParameterError(f"{where}: unknown objective {objective!r}{suggest(objective, OBJECTIVES)}")
-    model = OBJECTIVES[objective]
+    if objective not in models:
+        raise ParameterError(f"{where}: unknown objective {objective!r}{suggest(objective, models)}")
+    model = models[objective]
     for name, value in values.items():
         number = name in model.model_fields and model.model_fields[name].annotation in (int, float)
         if number and isinstance(value, str) and _is_number(value):
             raise ParameterError(
                 f"{where}: {name} = {value!r} is text, not a number: YAML wants a point and a sign, as in 1.0e-3"
             )
-    settings: Common = check_model(model, values, where)
-    return settings
+    return check_model(model, values, where)
 
 
 def _is_number(text: str) -> bool:
