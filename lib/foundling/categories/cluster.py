@@ -156,12 +156,15 @@ def _ordered(
     return order, value, int(value[-1]) + 1 if len(order) else 0
 
 
-def lost_scaled(x: Float[np.ndarray, "row channel"]) -> Float[np.ndarray, "row channel"]:
+def lost_scaled(
+    x: Float[np.ndarray, "row channel"], like: Float[np.ndarray, "other channel"] | None = None
+) -> Float[np.ndarray, "row channel"]:
     """LOST's ``vq.whiten`` (columns divided by their deviation, not centred), then rows of length 1.
 
-    A column without deviation, and a row of zeros, stay as they are.
+    The deviation is that of ``x``, or that of the rows ``like``. A column without deviation, and a row of zeros, stay
+    as they are.
     """
-    deviation = x.std(axis=0)
+    deviation = (x if like is None else like).std(axis=0)
     white = x / np.where(deviation > 0, deviation, 1)
     length = np.linalg.norm(white, axis=1, keepdims=True)
     return white / np.where(length > 0, length, 1)
