@@ -286,6 +286,11 @@ def test_weights_are_listed(capsys, monkeypatch, tmp_path):
         assert entry.embedded or ("gated" if entry.gated else "missing") in line
     assert foundling("weights", "dino_vits61") == 2
     assert "did you mean 'dino_vits16'?" in capsys.readouterr().err
+    assert any(line.startswith("basnet_unsupervised  missing") and "basnet_unsupervised.pth" in line for line in lines)
+    assert foundling("weights", "basnet_unsupervised") == 2
+    message = capsys.readouterr().err
+    assert "To get them: by hand: download basnet_unsupervised.pth from https://github.com/wvangansbeke" in message
+    assert "take another source of saliency, or train such a network (foundling train" in message
 
 
 def test_weights_that_are_there_are_not_downloaded(capsys, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """Where the weights of a backbone lie: in the package, put by hand into the weights folder, or downloaded into it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,12 +14,17 @@ from foundling.backbones.registry import BACKBONES, Entry
 from foundling.errors import WeightsError
 
 TIMEOUT = 20  # seconds without an answer after which a host counts as unreachable
+INSTEAD = (
+    "the backbone scenes_odin comes with the package (it was trained on synthetic scenes, not on photos: expect "
+    "coarser boxes); weights random needs no file"
+)
+INSTEAD_OF_SALIENCY = "take another source of saliency, or train such a network (foundling train, objective saliency)"
 _HUB = "https://huggingface.co/timm"
 
 
-def expected_weights() -> list[dict[str, str | bool]]:
-    """One row a backbone: its name, licence, whether it is gated, where its file is expected, whether it is there and
-    what brings it."""
+def expected_weights(entries: Iterable[Entry] = tuple(BACKBONES.values())) -> list[dict[str, str | bool]]:
+    """One row a network (default: every backbone): its name, licence, whether it is gated, where its file is expected,
+    whether it is there and what brings it."""
     return [
         {
             "name": entry.name,
@@ -28,7 +34,7 @@ def expected_weights() -> list[dict[str, str | bool]]:
             "present": find_weights(entry) is not None,
             "command": how_to_get(entry),
         }
-        for entry in BACKBONES.values()
+        for entry in entries
     ]
 
 
@@ -60,8 +66,7 @@ def fetch_weights(entry: Entry) -> Path:
     raise WeightsError(
         f"{entry.name}: the weights are not at {place} and could not be downloaded ({why}).\n"
         f"To get them: {how_to_get(entry)}\n"
-        "To go on without them: the backbone scenes_odin comes with the package (it was trained on synthetic scenes, "
-        "not on photos: expect coarser boxes); weights random needs no file"
+        f"To go on without them: {INSTEAD_OF_SALIENCY if entry.family == 'saliency' else INSTEAD}"
     )
 
 

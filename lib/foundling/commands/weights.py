@@ -1,7 +1,8 @@
 """list the networks and their weights, download one, or write a trained one for Detectron2
 
-Without a name, lists every network that --backbone takes: licence, whether its host wants a login, and where its
-weights are expected. A file put there by hand is used without network. With a name, downloads those weights.
+Without a name, lists every network that --backbone takes, and the saliency networks of notebook 04: licence, whether
+its host wants a login, and where its weights are expected. A file put there by hand is used without network. With a
+name, downloads those weights.
 
 With the path of a ResNet that `foundling train` wrote and --detectron2 OUT.pkl, writes the file for MODEL.WEIGHTS, and
 beside it OUT.yaml, the part of Detectron2's config that goes with it.
@@ -29,13 +30,15 @@ def run(args: argparse.Namespace) -> int:
     from foundling.backbones.registry import BACKBONES
     from foundling.backbones.weights import expected_weights, fetch_weights
     from foundling.parameters import suggest
+    from foundling.saliency import NETWORKS
 
+    known = {**BACKBONES, **NETWORKS}
     if args.name is None:
-        print_list(expected_weights())
+        print_list(expected_weights(known.values()))
         return 0
-    if args.name not in BACKBONES:
-        raise ParameterError(f"unknown backbone {args.name!r}{suggest(args.name, BACKBONES)}")
-    print(f"{args.name}: {fetch_weights(BACKBONES[args.name])}")
+    if args.name not in known:
+        raise ParameterError(f"unknown network {args.name!r}{suggest(args.name, known)}")
+    print(f"{args.name}: {fetch_weights(known[args.name])}")
     return 0
 
 
