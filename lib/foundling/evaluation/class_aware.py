@@ -20,14 +20,12 @@ from foundling.evaluation.matching import NO_CLASS, match
 from foundling.evaluation.recall import THRESHOLDS
 from foundling.evaluation.voc_ap import (
     RESAMPLES,
-    Claims,
     Curve,
-    Judged,
+    Groups,
+    average_precision,
     check_shares,
-    claims_of,
     curve_of,
-    judge,
-    precisions,
+    grouped,
     small_draws,
 )
 from foundling.types import Sample
@@ -79,11 +77,10 @@ def class_aware(
     check_shares([], confidence)
     ranking = ranked(detected, samples)
     clusters = _clusters(ranking, clusters, assignment)
-    claims = claims_of(ranking, classes, float(THRESHOLDS[0]))
-    members = [np.flatnonzero(ranking.labels == cluster) for cluster in range(clusters)]
-    objects = claims.objects.sum(axis=0)
+    groups = grouped(ranking, clusters, classes, float(THRESHOLDS[0]))
+    objects = groups.objects.sum(axis=0)
     occurs = objects > 0
-    matrix = _matrix(ranking, claims, members)
+    matrix = _matrix(groups)
     if assignment is None:
         assignment = _match(matrix[0], occurs)
     _check_assignment(assignment, classes)
@@ -92,10 +89,10 @@ def class_aware(
     for named, cluster in cluster_of.items():
         table[:, named] = matrix[:, cluster, named]
     table[:, ~occurs] = np.nan
-    draws = _drawn(ranking, claims, members, cluster_of, resamples, seed)
-    spread = (claims.objects > 0).sum(axis=0)
+    draws = _drawn(groups, cluster_of, resamples, seed)
+    spread = (groups.objects > 0).sum(axis=0)
     every, by_class = _figures(draws), 100 * draws[:, 0]
-    lonely = [int((claims.objects.sum(axis=1) > 0).sum()) < 2] * len(NAMES)
+    lonely = [int((groups.objects.sum(axis=1) > 0).sum()) < 2] * len(NAMES)
     single = (spread < 2).tolist()
     names = [str(c) for c in range(classes)]
     return ClassAware(
@@ -106,7 +103,7 @@ def class_aware(
         by_class,
         100 * matrix,
         assignment,
-        tuple(_curve(ranking, claims, members, cluster_of.get(c), c) for c in range(classes)),
+        tuple(_curve(groups, cluster_of.get(c), c) for c in range(classes)),
         objects.astype(np.int64),
     )
 
@@ -139,45 +136,38 @@ def _match(scores: Float[np.ndarray, "cluster class"], occurs: np.ndarray) -> In
     return assignment
 
 
-def _matrix(
-    ranking: Ranked, claims: Claims, members: Sequence[Int[np.ndarray, " _"]]
-) -> Float[np.ndarray, "threshold cluster class"]:
+def _matrix(groups: Groups) -> Float[np.ndarray, "threshold cluster class"]:
     """AP (0..1) of every cluster for every class; nan for one without objects."""
-    objects = claims.objects.sum(axis=0, keepdims=True)
-    matrix = np.zeros((len(THRESHOLDS), len(members), objects.shape[1]))
-    matrix[..., objects[0] == 0] = np.nan
-    pairs = np.unique(np.stack([ranking.labels[claims.detection], claims.label], axis=1), axis=0)
-    for cluster, label in pairs.tolist():  # the others found nothing: 0
-        own = members[cluster]
+    objects = groups.objects.sum(axis=0, keepdims=True)
+    matrix = np.zeros((len(THRESHOLDS), len(groups.images), objects.shape[1]))
+    for cluster, label in groups.claims:  # the others found nothing: 0
+        once = np.ones((1, len(groups.images[cluster])))
         for n, threshold in enumerate(THRESHOLDS.tolist()):
-            judged = judge(claims, own, label, threshold)
-            matrix[n, cluster, label] = precisions(judged, np.ones((1, len(own))), objects[:, label])[0][0]
+            judged = groups.judged(cluster, label, threshold)
+            matrix[n, cluster, label] = average_precision(judged, once, objects[:, label])[0]
+    matrix[..., objects[0] == 0] = np.nan
     return matrix
 
 
 def _drawn(
-    ranking: Ranked,
-    claims: Claims,
-    members: Sequence[Int[np.ndarray, " _"]],
-    cluster_of: dict[int, int],
-    resamples: int,
-    seed: int,
+    groups: Groups, cluster_of: dict[int, int], resamples: int, seed: int
 ) -> Float[np.ndarray, "draw threshold class"]:
     """AP (0..1) of every class at every IoU in draws of images; nan where a draw has no object of a class."""
-    images, classes = claims.objects.shape
-    judged: dict[int, list[Judged]] = {
-        label: [judge(claims, members[cluster], label, t) for t in THRESHOLDS.tolist()]
+    images, classes = groups.objects.shape
+    judged = {
+        (cluster, label): [groups.judged(cluster, label, t) for t in THRESHOLDS.tolist()]
         for label, cluster in cluster_of.items()
     }
     parts = [np.zeros((0, len(THRESHOLDS), classes))]
-    most = max((len(own) for own in members), default=0)
+    most = max((len(own) for own in groups.images), default=0)
     for weights in small_draws(images, resamples, seed, most) if images > 1 else ():
-        objects = weights @ claims.objects
+        objects = weights @ groups.objects
         drawn = np.zeros((len(weights), len(THRESHOLDS), classes))
-        for label, by_threshold in judged.items():
-            own = weights[:, ranking.image[members[cluster_of[label]]]]
+        for (cluster, label), by_threshold in judged.items():
+            own = weights[:, groups.images[cluster]]
+            ranks = np.cumsum(own, axis=1)
             for n, one in enumerate(by_threshold):
-                drawn[:, n, label] = precisions(one, own, objects[:, label])[0]
+                drawn[:, n, label] = average_precision(one, own, objects[:, label], ranks)
         parts.append(np.where(objects[:, None, :] > 0, drawn, np.nan))
     return np.concatenate(parts)
 
@@ -191,15 +181,8 @@ def _figures(table: Float[np.ndarray, "draw threshold class"]) -> Float[np.ndarr
     return 100 * np.stack([means.mean(axis=1), means[:, 0], means[:, 5]], axis=1)
 
 
-def _curve(
-    ranking: Ranked,
-    claims: Claims,
-    members: Sequence[Int[np.ndarray, " _"]],
-    cluster: int | None,
-    label: int,
-) -> Curve | None:
+def _curve(groups: Groups, cluster: int | None, label: int) -> Curve | None:
     if cluster is None:
         return None
-    own = members[cluster]
-    judged = judge(claims, own, label, float(THRESHOLDS[0]))
-    return curve_of(judged, ranking.scores[own], float(claims.objects[:, label].sum()))
+    judged = groups.judged(cluster, label, float(THRESHOLDS[0]))
+    return curve_of(judged, groups.scores[cluster], float(groups.objects[:, label].sum()))

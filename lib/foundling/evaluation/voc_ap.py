@@ -54,17 +54,29 @@ class VocPrecision(Figures):
 
 
 class Claims(NamedTuple):
-    """Which detection (rank) claims which object of which class with which IoU, by rank; and which lie in crowds."""
+    """Which detections claim which objects of one class with which IoU, and which lie in its crowds, by rank."""
 
-    detection: Int[np.ndarray, " claim"]
-    label: Int[np.ndarray, " claim"]
-    object: Int[np.ndarray, " claim"]  # numbered through all images
+    detection: Int[np.ndarray, " claim"]  # place among the detections that are judged
+    object: Int[np.ndarray, " claim"]
     overlap: Float[np.ndarray, " claim"]
     difficult: Bool[np.ndarray, " claim"]
-    crowd_detection: Int[np.ndarray, " in_crowd"]
-    crowd_label: Int[np.ndarray, " in_crowd"]
+    in_crowd: Int[np.ndarray, " in_crowd"]
     crowd_overlap: Float[np.ndarray, " in_crowd"]
+
+
+class Groups(NamedTuple):
+    """The detections in groups (clusters), each with its claims on each class that any of it overlaps."""
+
+    images: tuple[Int[np.ndarray, " _"], ...]  # of each detection of each group, the surest first
+    scores: tuple[Float[np.ndarray, " _"], ...]
+    claims: dict[tuple[int, int], Claims]  # of (group, class)
     objects: Float[np.ndarray, "image label"]  # to be found
+
+    def judged(self, group: int, label: int, threshold: float) -> "Judged":
+        """What becomes of the detections of ``group`` as detections of class ``label``."""
+        claims = self.claims.get((group, label))
+        none = np.zeros(0, dtype=np.int64)
+        return Judged(none, none) if claims is None else judge(claims, threshold)
 
 
 class Judged(NamedTuple):
@@ -92,22 +104,27 @@ def voc_precision(
     """
     check_shares([threshold], confidence)
     ranking = ranked(detected, samples)
-    claims = claims_of(ranking, 1, threshold, blind=True)
-    members = np.arange(len(ranking))
-    judged = judge(claims, members, 0, threshold)
-    objects = claims.objects[:, 0]
+    groups = grouped(ranking, 1, 1, threshold, blind=True)
+    judged, objects = groups.judged(0, 0, threshold), groups.objects[:, 0]
     everywhere = np.ones((1, len(objects)))
-    point = np.array(precisions(judged, everywhere[:, ranking.image], everywhere @ objects))[:, 0]
+    point = _both(judged, everywhere[:, ranking.image], everywhere @ objects)[0]
     draws = [np.zeros((0, 2))]
     if (objects > 0).sum() > 1:
         for weights in small_draws(len(objects), resamples, seed, len(ranking)):
-            drawn = precisions(judged, weights[:, ranking.image], weights @ objects)
-            draws.append(np.stack(drawn, axis=1))
+            draws.append(_both(judged, weights[:, ranking.image], weights @ objects))
     every = 100 * np.concatenate(draws)
     alone = [len(every) == 0] * 2
     values = named_intervals(["area", "eleven"], 100 * point, every, confidence, alone)
     curve = curve_of(judged, ranking.scores, float(objects.sum()))
     return VocPrecision(values, every, ranking.images, curve, int(objects.sum()), len(ranking))
+
+
+def _both(
+    judged: Judged, weights: Float[np.ndarray, "draw member"], objects: Float[np.ndarray, " draw"]
+) -> Float[np.ndarray, "draw 2"]:
+    """AP as area and by eleven points."""
+    ranks = np.cumsum(weights, axis=1)
+    return np.stack([average_precision(judged, weights, objects, ranks, eleven=e) for e in (False, True)], axis=1)
 
 
 def check_shares(thresholds: Sequence[float], confidence: float) -> None:
@@ -119,16 +136,16 @@ def check_shares(thresholds: Sequence[float], confidence: float) -> None:
         raise ParameterError(f"confidence is {confidence}: choose a share between 0 and 1, such as 0.95")
 
 
-def claims_of(ranking: Ranked, classes: int, least: float, blind: bool = False) -> Claims:
-    """Every detection's object of each class in its image, where the IoU is above ``least``.
+def grouped(ranking: Ranked, groups: int, classes: int, least: float, blind: bool = False) -> Groups:
+    """The detections by label, with the object of each class that each claims with an IoU above ``least``.
 
-    ``blind`` takes all objects for ones of class 0. Raises :class:`ParameterError` for a label beyond ``classes``.
+    ``blind`` takes all detections and objects for ones of label 0. Raises :class:`ParameterError` for a class beyond
+    ``classes``.
     """
-    starts = np.searchsorted(np.sort(ranking.image), np.arange(len(ranking.targets) + 1))
     by_image = np.argsort(ranking.image, kind="stable")
+    starts = np.searchsorted(ranking.image[by_image], np.arange(len(ranking.targets) + 1))
     objects = np.zeros((len(ranking.targets), classes))
-    claims: list[np.ndarray] = [np.zeros((5, 0))]
-    crowded: list[np.ndarray] = [np.zeros((3, 0))]
+    claims, crowded = [np.zeros((5, 0))], [np.zeros((3, 0))]
     first = 0  # number of the image's first object
     for n, target in enumerate(ranking.targets):
         labels = np.zeros(len(target), dtype=np.int64) if blind else target.labels
@@ -137,20 +154,48 @@ def claims_of(ranking: Ranked, classes: int, least: float, blind: bool = False) 
             raise ParameterError(
                 f"image_id {ranking.images[n]} has an object of label {wrong}: {classes} classes given"
             )
-        wanted = ~target.crowd & ~target.difficult
-        objects[n] = np.bincount(labels[wanted], minlength=classes)
+        objects[n] = np.bincount(labels[~target.crowd & ~target.difficult], minlength=classes)
         rows = by_image[starts[n] : starts[n + 1]]
         if len(rows) and len(target):
             found = _in_image(ranking.boxes[rows], target, labels, least)
-            claims.append(np.stack([rows[found[0]], found[1], first + found[2], found[3], target.difficult[found[2]]]))
+            claims.append(np.stack([rows[found[0]], found[1], found[3], first + found[2], target.difficult[found[2]]]))
             crowded.append(_in_crowds(ranking.boxes[rows], rows, target, labels, least))
         first += len(target)
-    each = np.concatenate(claims, axis=1)
-    each = each[:, np.argsort(each[0], kind="stable")]
-    rank, label, number = (each[i].astype(np.int64) for i in range(3))
-    lying = np.concatenate(crowded, axis=1)
-    crowd_rank, crowd_label = (lying[i].astype(np.int64) for i in range(2))
-    return Claims(rank, label, number, each[3], each[4] > 0, crowd_rank, crowd_label, lying[2], objects)
+    named = np.zeros(len(ranking), dtype=np.int64) if blind else ranking.labels
+    members = [np.flatnonzero(named == group) for group in range(groups)]
+    place = np.zeros(len(ranking), dtype=np.int64)  # in its group
+    for own in members:
+        place[own] = np.arange(len(own))
+    right, lying = (_by_pair(np.concatenate(parts, axis=1), named, place) for parts in (claims, crowded))
+    return Groups(
+        tuple(ranking.image[own] for own in members),
+        tuple(ranking.scores[own] for own in members),
+        {
+            pair: _claims(right.get(pair, np.zeros((4, 0))), lying.get(pair, np.zeros((2, 0))))
+            for pair in sorted({*right, *lying})
+        },
+        objects,
+    )
+
+
+def _by_pair(
+    table: Float[np.ndarray, "column row"], named: Int[np.ndarray, " detection"], place: Int[np.ndarray, " detection"]
+) -> dict[tuple[int, int], Float[np.ndarray, "_ _"]]:
+    """Rows (rank, class, …) of a table by group and class, in the order of rank; the place, then the other columns."""
+    rank, label = table[:2].astype(np.int64)
+    order = np.lexsort((rank, label, named[rank]))
+    rank, label = rank[order], label[order]
+    rows = np.concatenate([place[rank][None], table[2:, order]])
+    pairs = np.stack([named[rank], label])
+    cuts = np.flatnonzero((pairs[:, 1:] != pairs[:, :-1]).any(axis=0)) + 1
+    parts = np.split(rows, cuts, axis=1) if len(rank) else []
+    heads = pairs[:, [0, *cuts.tolist()]].T.tolist() if len(rank) else []
+    return {(group, c): part for (group, c), part in zip(heads, parts, strict=True)}
+
+
+def _claims(rows: Float[np.ndarray, "4 claim"], crowd: Float[np.ndarray, "2 in_crowd"]) -> Claims:
+    detection, number = rows[0].astype(np.int64), rows[2].astype(np.int64)
+    return Claims(detection, number, rows[1], rows[3] > 0, crowd[0].astype(np.int64), crowd[1])
 
 
 def _in_image(
@@ -190,39 +235,42 @@ def _in_crowds(
     return np.concatenate(parts, axis=1)
 
 
-def judge(claims: Claims, members: Int[np.ndarray, " member"], label: int, threshold: float) -> Judged:
-    """What becomes of the detections ``members`` (ascending ranks) as detections of class ``label``."""
-    of_class = (claims.label == label) & (claims.overlap > threshold)
-    detection, number = claims.detection[of_class], claims.object[of_class]
-    inside = np.isin(detection, members)
-    detection, number, difficult = detection[inside], number[inside], claims.difficult[of_class][inside]
+def judge(claims: Claims, threshold: float) -> Judged:
+    """Which detections are right and which are ignored at an IoU above ``threshold``."""
+    above = claims.overlap > threshold
+    detection, number, difficult = claims.detection[above], claims.object[above], claims.difficult[above]
     _, first = np.unique(number[~difficult], return_index=True)  # claims are in the order of rank
     right = np.sort(detection[~difficult][first])
-    in_crowd = claims.crowd_detection[(claims.crowd_label == label) & (claims.crowd_overlap > threshold)]
-    idle = np.setdiff1d(in_crowd[np.isin(in_crowd, members)], detection)
-    ignored = np.union1d(idle, detection[difficult]).astype(np.int64)
-    return Judged(np.searchsorted(members, right), np.searchsorted(members, ignored))
+    idle = np.setdiff1d(claims.in_crowd[claims.crowd_overlap > threshold], detection)
+    return Judged(right, np.union1d(idle, detection[difficult]).astype(np.int64))
 
 
-def precisions(
-    judged: Judged, weights: Float[np.ndarray, "draw member"], objects: Float[np.ndarray, " draw"]
-) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, " draw"]]:
-    """AP as area and by eleven points (0..1), each detection counted ``weights`` times; nan without ``objects``.
+def average_precision(
+    judged: Judged,
+    weights: Float[np.ndarray, "draw member"],
+    objects: Float[np.ndarray, " draw"],
+    ranks: Float[np.ndarray, "draw member"] | None = None,
+    *,
+    eleven: bool = False,
+) -> Float[np.ndarray, " draw"]:
+    """AP as area, or by ``eleven`` points (0..1), each detection counted ``weights`` times; nan without ``objects``.
 
-    A draw takes an image several times: its detections then count as often, at the same rank.
+    A draw takes an image several times: its detections then count as often, at the same rank. ``ranks`` are the sums of
+    the weights up to each detection, where they are known.
     """
     right, ignored = judged
     here = weights[:, right]
     idle = np.cumsum(np.pad(weights[:, ignored], ((0, 0), (1, 0))), axis=1)[:, np.searchsorted(ignored, right)]
-    counted = np.cumsum(weights, axis=1)[:, right] - idle  # precision is highest where one is right
-    hits = np.cumsum(here, axis=1)
+    counted = (np.cumsum(weights, axis=1) if ranks is None else ranks)[:, right] - idle
+    hits = np.cumsum(here, axis=1)  # precision is highest where a detection is right: only these are looked at
     best = np.divide(hits, counted, out=np.zeros_like(hits), where=counted > 0)
     best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
-    total = np.where(objects > 0, objects, np.nan)[:, None]
-    recall = hits / total
+    total = np.where(objects > 0, objects, np.nan)
+    if not eleven:
+        return (here * best).sum(axis=1) / total
+    recall = hits / total[:, None]
     reached = [np.where(recall >= level, best, 0).max(axis=1, initial=0) for level in ELEVEN]
-    area = (here * best).sum(axis=1) / total[:, 0]
-    return area, np.where(objects > 0, np.mean(reached, axis=0), np.nan)
+    return np.where(objects > 0, np.mean(reached, axis=0), np.nan)
 
 
 def small_draws(images: int, resamples: int, seed: int, detections: int) -> Iterator[Float[np.ndarray, "draw image"]]:
@@ -241,5 +289,5 @@ def curve_of(judged: Judged, scores: Float[np.ndarray, " member"], objects: floa
     counted[judged.ignored] = False
     hits = np.cumsum(right[counted])
     recall = hits / objects if objects else np.full(len(hits), np.nan)
-    area = precisions(judged, np.ones((1, len(scores))), np.array([objects]))[0][0]
+    area = average_precision(judged, np.ones((1, len(scores))), np.array([objects]))[0]
     return Curve(recall, hits / np.arange(1, len(hits) + 1), scores[counted], float(area))
