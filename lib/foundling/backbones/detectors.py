@@ -9,6 +9,7 @@ so is that of networks trained here). Every backbone gives five maps of 256 chan
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,28 +83,34 @@ class VitPyramid(nn.Module):
     their size times the powers of two that come nearest.
     """
 
-    def __init__(self, body: VisionTransformer) -> None:
+    def __init__(
+        self, body: Any, channels: int = CHANNELS, strides: Sequence[int] = STRIDES, pool: bool = True
+    ) -> None:
+        """``body`` is a ViT of timm's; the maps have ``channels``, and ``strides`` pixels a cell."""
         super().__init__()
-        self.body, self.out_channels = body, CHANNELS
-        patch = body.patch_embed.patch_size[0]
-        self.scales = nn.ModuleList(_scale(body.embed_dim, round(math.log2(patch / stride))) for stride in STRIDES)
+        self.body, self.out_channels, self.pool = body, channels, pool
+        self.patch_size = int(body.patch_embed.patch_size[0])
+        doublings = [round(math.log2(self.patch_size / stride)) for stride in strides]
+        self.scales = nn.ModuleList(_scale(body.embed_dim, channels, times) for times in doublings)
 
     def forward(self, images: Float[Tensor, "image 3 h w"]) -> dict[str, Tensor]:
-        """Five maps of normalised images."""
+        """The maps of normalised images."""
         last: Any = self.body.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
         maps = {str(level): scale(last[0]) for level, scale in enumerate(self.scales)}
-        return maps | {"pool": F.max_pool2d(maps["3"], kernel_size=1, stride=2)}
+        if self.pool:
+            maps["pool"] = F.max_pool2d(maps[str(len(maps) - 1)], kernel_size=1, stride=2)
+        return maps
 
 
-def _scale(channels: int, doublings: int) -> nn.Sequential:
-    """From a ViT's map to one with 2 ** ``doublings`` as many cells a side, or so much fewer."""
+def _scale(width: int, channels: int, doublings: int) -> nn.Sequential:
+    """From a ViT's map to one of ``channels`` with 2 ** ``doublings`` as many cells a side, or so much fewer."""
     layers: list[nn.Module] = []
     for _ in range(doublings):
-        layers += [nn.ConvTranspose2d(channels, channels // 2, 2, 2), LayerNorm2d(channels // 2), nn.GELU()]
-        channels //= 2
+        layers += [nn.ConvTranspose2d(width, width // 2, 2, 2), LayerNorm2d(width // 2), nn.GELU()]
+        width //= 2
     layers += [nn.MaxPool2d(2) for _ in range(-doublings)]
-    layers += [nn.Conv2d(channels, CHANNELS, 1, bias=False), LayerNorm2d(CHANNELS)]
-    return nn.Sequential(*layers, nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False), LayerNorm2d(CHANNELS))
+    layers += [nn.Conv2d(width, channels, 1, bias=False), LayerNorm2d(channels)]
+    return nn.Sequential(*layers, nn.Conv2d(channels, channels, 3, padding=1, bias=False), LayerNorm2d(channels))
 
 
 def _fill_pyramid(network: Any, trained: Trained) -> None:

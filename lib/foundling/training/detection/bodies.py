@@ -1,0 +1,99 @@
+"""The networks that detectors stand on: made, loaded, and in part kept as they are."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import timm
+from timm.layers import freeze_batch_norm_2d
+from torch import nn
+from torchvision.models.resnet import ResNet, resnet50
+
+from foundling.backbones import load_backbone
+from foundling.backbones.registry import BACKBONES, IMAGENET_MEAN, IMAGENET_STD
+from foundling.backbones.transfer import fill, is_common_resnet, read_trained
+from foundling.errors import WeightsError
+from foundling.training.detection.settings import Detector
+
+
+class Body(NamedTuple):
+    """A network that a detector stands on: timm's name and options of it, the mean and deviation of RGB in 0..1."""
+
+    network: Any
+    architecture: str
+    options: dict[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load_body(settings: Detector) -> Body:
+    """The backbone that ``settings`` name, with its weights.
+
+    Raises WeightsError for weights that are missing, damaged, or of another kind of network.
+    """
+    convolutional, name = settings.network != "vit", settings.weights
+    if name == "random" and convolutional:
+        return empty_body("resnet50", {}, IMAGENET_MEAN, IMAGENET_STD)
+    if name == "random" or name in BACKBONES:
+        entry = BACKBONES["scenes_odin" if name == "random" else name]
+        _check_kind(settings, name, entry.architecture == "resnet50", entry.family == "vit")
+        body = empty_body(entry.architecture, dict(entry.options), entry.mean, entry.std)
+        if name != "random":
+            state = load_backbone(entry.name, device="cpu").network.state_dict()
+            body.network.load_state_dict(state)
+        return body
+    trained = read_trained(name)
+    resnet = trained.architecture == "resnet50" and is_common_resnet(trained)
+    _check_kind(settings, name, resnet, trained.architecture.startswith("vit"))
+    options = {} if resnet else trained.options
+    body = empty_body(trained.architecture, options, trained.mean, trained.std)
+    fill(body.network, trained.backbone, trained)
+    return body
+
+
+def empty_body(architecture: str, options: dict[str, Any], mean: Sequence[float], std: Sequence[float]) -> Body:
+    """The backbone of that name, its weights drawn by PyTorch's generator."""
+    if architecture == "resnet50":
+        network: Any = resnet50()
+        network.fc = nn.Identity()
+    else:
+        any_size = {"num_classes": 0, "dynamic_img_size": True, "dynamic_img_pad": True}
+        network = timm.create_model(architecture, pretrained=False, **any_size | options)
+    return Body(network, architecture, dict(options), tuple(mean), tuple(std))
+
+
+def _check_kind(settings: Detector, name: str, resnet: bool, vit: bool) -> None:
+    wanted, given = ("a ViT", vit) if settings.network == "vit" else ("a ResNet-50", resnet)
+    if settings.weights != "random" and not given:
+        raise WeightsError(
+            f"weights = {name} is not what network = {settings.network} stands on, {wanted}: choose other weights, or "
+            "another network (vit, r50_c4, r50_fpn)"
+        )
+
+
+def freeze_resnet(resnet: ResNet, freeze_at: int, norm: str, stages: int) -> None:
+    """Keep the stem (1) and a stage for each further number, among the first ``stages``; normalisation there, or with
+    ``norm`` "frozen" everywhere, becomes a fixed affine map."""
+    if norm == "frozen":
+        freeze_batch_norm_2d(resnet)
+    if freeze_at:
+        resnet.bn1 = freeze_batch_norm_2d(resnet.bn1)
+    all_stages = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4][:stages]
+    for part in [resnet.conv1, resnet.bn1, *all_stages][: freeze_at + 1 if freeze_at else 0]:
+        freeze_batch_norm_2d(part)
+        part.requires_grad_(False)
+
+
+def freeze_vit(vit: Any, freeze_at: int) -> None:
+    """Keep the patch embedding (1), and another quarter of the blocks for each further number; at 5 all of it."""
+    if freeze_at == 5:
+        vit.requires_grad_(False)
+        return
+    blocks = list(vit.blocks)
+    if freeze_at:
+        kept = blocks[: math.ceil(len(blocks) * (freeze_at - 1) / 4)]
+        for part in (vit.patch_embed, *kept):
+            part.requires_grad_(False)
+        for name in ("cls_token", "reg_token", "pos_embed"):
+            if isinstance(value := getattr(vit, name, None), nn.Parameter):
+                value.requires_grad_(False)

@@ -1,0 +1,155 @@
+"""Training of a detector of either engine, on the loop that trains everything here."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Generator, Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from foundling import provenance
+from foundling.errors import ParameterError
+from foundling.training import checkpoints
+from foundling.training import optimiser as optimisers
+from foundling.training.detection.bodies import Body, load_body
+from foundling.training.detection.engines import make_engine
+from foundling.training.detection.images import BoxedBatch, BoxedImages, BoxedSet
+from foundling.training.detection.settings import Detector
+from foundling.training.loop import Outcome, carry_out
+from foundling.training.pseudo_labels import PseudoLabels
+from foundling.training.running import Run
+from foundling.training.task import Task
+from foundling.types import Sample
+
+METHOD = "detector"  # what an exported file says it is
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, FrozenBatchNorm2d)
+
+
+def train_detector(
+    samples: Sequence[Sample],
+    labels: PseudoLabels,
+    settings: Detector,
+    out: Path,
+    *,
+    minutes: float = math.inf,
+    progress: bool = True,
+    cpu: bool = False,
+) -> Outcome:
+    """Train a detector on the boxes in ``labels``, or go on training; images without a box are left out.
+
+    ``out`` names the run, as in :func:`foundling.training.loop.carry_out`: ``out.safetensors`` is the detector, which
+    :func:`foundling.training.detection.predict.load_detector` reads, ``out.state`` what a later call goes on from,
+    ``out.history.csv`` the losses. ``samples`` are those that the labels were made of, or more.
+
+    Raises ParameterError if there is no box at all or one is not inside its image, the classes are not as many as the
+    settings say, there are fewer images than a batch, or ``out.state`` is of another run; WeightsError if that or the
+    backbone's weights are damaged or missing; and what the loop raises. With engine detectron2, also where that cannot
+    be imported.
+    """
+    if len(labels.classes) != settings.classes:
+        raise ParameterError(
+            f"classes = {settings.classes}, but the labels have {len(labels.classes)}: set classes to that number, or "
+            "make class-agnostic labels"
+        )
+    source = BoxedImages(samples, labels)
+    if len(source) < settings.batch:
+        raise ParameterError(f"batch = {settings.batch} is more than there are images with a box ({len(source)})")
+
+    def prepare(accelerator: Accelerator) -> tuple[DetectorTask, BoxedSet]:
+        task = DetectorTask(settings, load_body(settings), labels.classes)
+        return task, BoxedSet(source, accelerator.device, settings.workers)
+
+    return carry_out(settings, out, prepare, minutes, progress, cpu)
+
+
+class DetectorTask(Task):
+    """Faster R-CNN and its four losses."""
+
+    def __init__(self, settings: Detector, body: Body, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.settings, self.body, self.classes = settings, body, tuple(classes)
+        self.detector: Any = make_engine(settings, body)
+
+    def make_views(self, batch: BoxedBatch, generator: Generator) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """Images in 0..1, every second one mirrored, with their boxes and labels (from 1) as torchvision has them."""
+        flips = (torch.rand(len(batch.images), generator=generator) < 0.5).tolist()
+        views = []
+        for pixels, boxes, labels, flip in zip(*batch, flips, strict=True):
+            image = pixels.float() / 255
+            if flip:
+                image, boxes = image.flip(-1), mirrored(boxes, image.shape[-1])
+            views.append((image, {"boxes": boxes, "labels": labels + 1}))
+        return views
+
+    def forward(self, views: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.detector(*map(list, zip(*views, strict=True)))
+        return {"loss": torch.stack([loss.float() for loss in losses.values()]).sum(), **losses}
+
+    def to_compile(self) -> list[nn.Module]:
+        return [self.detector.backbone] if self.settings.engine == "torchvision" else []
+
+    def make_optimiser(self, settings: Detector) -> torch.optim.Optimizer:
+        """SGD with momentum, or AdamW; norms are not decayed, and the backbone learns at its own rate."""
+        norms = {id(p) for part in self.modules() if isinstance(part, NORMS) for p in part.parameters(recurse=False)}
+        body = {id(p) for p in self.body.network.parameters()}
+        groups = []
+        for in_body in (False, True):
+            for in_norm in (False, True):
+                chosen = [
+                    p
+                    for p in self.detector.parameters()
+                    if p.requires_grad and (id(p) in body) == in_body and (id(p) in norms) == in_norm
+                ]
+                decay, rate = 0.0 if in_norm else settings.weight_decay, settings.backbone_rate if in_body else 1.0
+                if chosen:
+                    groups.append({"params": chosen, "weight_decay": decay, "rate": rate})
+        if settings.optimiser == "sgd":
+            return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.beta1)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2))
+
+    def learning_rate(self, step: int, settings: Any) -> float:
+        return learning_rate(step, settings)
+
+    def export(self, run: Run, file: Path) -> None:
+        checkpoints.export(file, self.detector.state_dict(), about(self, run))
+
+
+def mirrored(boxes: Tensor, width: int) -> Tensor:
+    """Boxes of an image of ``width`` pixels in its mirror image."""
+    x0, y0, x1, y1 = boxes.unbind(1)
+    return torch.stack([width - x1, y0, width - x0, y1], 1)
+
+
+def learning_rate(step: int, settings: Detector) -> float:
+    """The learning rate of step number ``step``, from 0: a linear warm-up, then steps down, or a cosine to zero.
+
+    The warm-up is Detectron2's: it starts from a share ``warmup_factor`` and reaches the full rate at step ``warmup``.
+    """
+    highest, share = settings.learning_rate, 1.0
+    if step < settings.warmup:
+        share = settings.warmup_factor + (1 - settings.warmup_factor) * step / settings.warmup
+    if settings.schedule == "cosine":
+        return highest * share if step < settings.warmup else optimisers.learning_rate(step, settings)
+    return highest * share * settings.gamma ** sum(step >= fall for fall in settings.decay_at)
+
+
+def about(task: DetectorTask, run: Run) -> dict[str, Any]:
+    """What the exported file says of itself: how to make the network again, what it was trained on, and how."""
+    versions = provenance.versions()
+    return {
+        "architecture": task.body.architecture,
+        "arguments": task.body.options,
+        "classes": list(task.classes),
+        "data": run.images.identity,
+        "engine": run.settings.engine,
+        "mean": task.body.mean,
+        "method": METHOD,
+        "precision": "half",
+        "settings": run.settings.model_dump(),
+        "std": task.body.std,
+        "steps": run.done,
+        "versions": {name: versions[name] for name in ("foundling", "torch", "timm", "numpy")},
+    }

@@ -1,0 +1,38 @@
+"""Small pictures of a bright square on noise, their boxes, and settings of a small detector, for tests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from foundling.training.detection.settings import Detector
+from foundling.training.pseudo_labels import ImageLabels, PseudoLabels
+from foundling.types import Sample
+
+SIDE = 32  # pixels of a picture: four patches of the embedded networks
+
+
+def boxed_images(folder: Path, count: int = 8, side: int = SIDE) -> tuple[list[Sample], PseudoLabels]:
+    """Pictures with one square each, of half their side, at a random place, and labels of these."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    samples, images = [], []
+    for i in range(count):
+        pixels = rng.integers(0, 90, (side, side, 3), dtype=np.uint8)
+        x, y = rng.integers(0, side // 2, 2).tolist()
+        pixels[y : y + side // 2, x : x + side // 2] = (250, 220, 60)
+        path = folder / f"{i}.png"
+        Image.fromarray(pixels).save(path)
+        samples.append(Sample(path.name, path, i))
+        box = np.array([[x, y, x + side // 2, y + side // 2]], dtype=np.float64)
+        images.append(ImageLabels(path.name, i, (side, side), box, np.zeros(1, np.int64)))
+    return samples, PseudoLabels(tuple(images))
+
+
+def small(**changes: Any) -> Detector:
+    """Settings of a detector that trains in a second, its ViT kept as it is."""
+    sizes = {"min_sizes": [SIDE], "test_size": SIDE, "anchors": [[12, 20]], "channels": 16, "hidden": 32, "pool": 3}
+    few = {"rpn_samples": 16, "rpn_proposals": 16, "test_proposals": 16, "roi_samples": 16, "rpn_candidates": 64}
+    run = {"steps": 4, "batch": 4, "warmup": 1, "workers": 0, "weights": "random", "log_every": 2}
+    return Detector(**sizes | few | run | changes)
