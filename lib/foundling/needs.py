@@ -1,5 +1,6 @@
 """What keeps a study from starting: names that no registry holds, absent data, weights and packages."""
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from foundling.parameters import (
     from_root,
 )
 from foundling.parameters_clustering import Clustering
+from foundling.parameters_detection import DetectorTraining
 from foundling.studies import Study
 
 
@@ -48,6 +50,8 @@ def missing(study: Study) -> list[Need]:
         needs += [*opened[dataset], *_missing_weights(parameters)]
         if isinstance(parameters, Clustering):
             needs += _missing_saliency(parameters)
+        if isinstance(parameters, DetectorTraining):
+            needs += _missing_for_detectors(parameters)
         if isinstance(parameters, RepresentationLearning):
             needs += [*_missing_videos(parameters), *_missing_training_images(parameters)]
     return list(dict.fromkeys(needs))
@@ -89,16 +93,42 @@ def _missing_data(parameters: Parameters) -> list[Need]:
 
 
 def _missing_saliency(parameters: Clustering) -> list[Need]:
-    """The checkpoint of the saliency network."""
+    """The checkpoints of saliency networks."""
     from foundling.backbones.weights import find_weights, how_to_get
     from foundling.saliency import NETWORKS
 
-    name = parameters.saliency_network
-    if name in NETWORKS and find_weights(NETWORKS[name]) is None:
-        return [Need(f"the weights of the saliency network {name}", how_to_get(NETWORKS[name]))]
-    if name and name not in NETWORKS and not Path(parameters.saliency_weights()).is_file():
-        return [Need(f"the checkpoint {name}", "put it there, or change the parameter saliency_network")]
-    return []
+    needs = []
+    for label in parameters.saliency_networks():
+        name = parameters.saliency_weights(label)
+        if name in NETWORKS and find_weights(NETWORKS[name]) is None:
+            needs.append(Need(f"the weights of the saliency network {name}", how_to_get(NETWORKS[name])))
+        if name not in NETWORKS and not Path(name).is_file():
+            needs.append(Need(f"the checkpoint {name} of saliency.{label}", "put it there, or name another one"))
+    return needs
+
+
+def _missing_for_detectors(parameters: DetectorTraining) -> list[Need]:
+    """The parts that are trained on, checkpoints, and Detectron2."""
+    from foundling.datasets import DATASETS, open_dataset
+
+    needs = []
+    for name, split in parameters.parts():
+        if name == "scenes" or name not in DATASETS or split not in DATASETS[name].splits:  # drawn; told before
+            continue
+        root = from_root(parameters.root) if name == parameters.dataset else None
+        try:
+            open_dataset(name, split=split, root=root)
+        except FoundlingError as error:
+            remedy = "put the images there" if root else f"foundling data {name}"
+            needs.append(Need(f"the training images: {' '.join(str(error).split())}", remedy))
+    for file in parameters.files():
+        if not (paths.ROOT / Path(file).expanduser()).is_file():
+            needs.append(Need(f"the checkpoint {file}", "put it there, or change the detector's weights"))
+    engines = {run.engine for run in parameters.runs().values()}
+    if "detectron2" in engines and importlib.util.find_spec("detectron2") is None:
+        needs.append(Need("Detectron2, the engine of this study", "conda env create -f environment.yml, or the engine "
+                          "torchvision"))  # fmt: skip
+    return needs
 
 
 def _missing_videos(parameters: RepresentationLearning) -> list[Need]:

@@ -23,6 +23,7 @@ from foundling.parameters_base import Parameters as Parameters
 from foundling.parameters_base import check_label
 from foundling.parameters_base import split_backbone as split_backbone
 from foundling.parameters_clustering import Clustering
+from foundling.parameters_detection import DetectorTraining
 from foundling.parameters_instances import Instanceness
 from foundling.paths import ROOT
 
@@ -144,6 +145,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     "02_single_object_discovery": SingleObjectDiscovery,
     "03_instanceness": Instanceness,
     "04_clustering": Clustering,
+    "05_detector_training": DetectorTraining,
     "08_representation_learning": RepresentationLearning,
     "10_ablations": Ablations,
 }
@@ -195,6 +197,8 @@ def check_names(parameters: Parameters, where: str) -> None:
         wrong += _wrong_instances(parameters)
     if isinstance(parameters, Clustering):
         wrong += _wrong_clustering(parameters)
+    if isinstance(parameters, DetectorTraining):
+        wrong += _wrong_detection(parameters)
     if wrong:
         raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
 
@@ -280,6 +284,41 @@ def _wrong_clustering(parameters: Clustering) -> list[str]:
         f"{name} reads {', '.join(lacking)}, which the backbone {parameters.backbone!r} does not have (it has "
         f"{', '.join(facets[:-1])}): give other settings"
         for name, wanted in read.items()
+        if (lacking := [facet for facet in wanted if facet not in facets])
+    ]
+
+
+def _wrong_detection(parameters: DetectorTraining) -> list[str]:
+    """Parts, settings and weights that do not exist, and what is read that the backbone does not have."""
+    from foundling.backbones import BACKBONES
+    from foundling.datasets import DATASETS
+    from foundling.discovery import resolve_method
+
+    wrong = []
+    for dataset, split in parameters.parts():
+        if dataset not in DATASETS:
+            wrong.append(f"train_on: unknown dataset {dataset!r}{suggest(dataset, DATASETS)}")
+        elif split not in DATASETS[dataset].splits:
+            legal = suggest(split, DATASETS[dataset].splits)
+            wrong.append(f"train_on: {dataset} has no split {split!r}{legal}; [] trains on what is measured")
+    for label, settings in parameters.runs().items():
+        if settings.weights not in (*BACKBONES, "random", *parameters.files()):
+            wrong.append(f"{label}: unknown weights {settings.weights!r}{suggest(settings.weights, BACKBONES)}")
+    name = parameters.teacher["method"]
+    if lines := _wrong_settings(name, parameters.teacher, "teacher"):
+        return wrong + lines
+    if parameters.backbone not in BACKBONES:
+        return wrong
+    facets = (*BACKBONES[parameters.backbone].facets, "images")
+    method, complete = resolve_method(name, parameters.teacher)
+    read = {"teacher": method.facets(**complete)}
+    if parameters.od:
+        about = {"descriptor": "cls", "facet": "tokens"} | parameters.description
+        read["description"] = ("cls",) if about["descriptor"] == "cls" else (about["facet"],)
+    return wrong + [
+        f"{label} reads {', '.join(lacking)}, which the backbone {parameters.backbone!r} does not have (it has "
+        f"{', '.join(facets[:-1])}): give other settings"
+        for label, wanted in read.items()
         if (lacking := [facet for facet in wanted if facet not in facets])
     ]
 

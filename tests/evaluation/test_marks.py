@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from foundling.evaluation.detection import to_results
-from foundling.evaluation.marks import NAMES, differences, mark, over_images, over_seeds, ratios
+from foundling.evaluation.marks import NAMES, differences, found_in_images, mark, over_images, over_seeds, ratios
 from foundling.evaluation.odap import od_ap
 from foundling.evaluation.precision import class_agnostic
 from foundling.types import Detections, Sample, Target
@@ -83,3 +83,18 @@ def test_images_without_annotations_have_no_marks(tmp_path):
     assert all(interval.value is None for interval in over_images([given]).values())
     assert all(interval.value is None for interval in over_seeds([given]).values())
     assert all(interval.value is None for interval in differences([given], given).values())
+
+
+def test_objects_found_by_as_many_boxes_as_there_are(tmp_path):
+    two = np.array([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]])
+    samples = [Sample(f"{i}.png", tmp_path, i, target(two)) for i in range(3)]
+    samples += [Sample("3.png", tmp_path, 3), Sample("4.png", tmp_path, 4, target([]))]
+    none = np.array([50.0, 0.0, 60.0, 10.0])
+    labels = np.zeros(3, np.int64)
+    found = {
+        0: Detections(np.stack([two[0], two[1], none]), np.array([0.9, 0.8, 0.7]), labels),
+        1: Detections(np.stack([two[1], none, two[0]]), np.array([0.5, 0.8, 0.7]), labels),  # the third is too many
+        3: Detections(two, np.ones(2), labels[:2]),
+    }
+    np.testing.assert_array_equal(found_in_images(found, samples), [1.0, 0.5, 0.0, np.nan, np.nan])
+    assert found_in_images(found, samples, 1.0)[0] == 1.0

@@ -3,12 +3,16 @@
 import pytest
 
 from foundling.errors import ParameterError
+from foundling.training.detection.settings import Detector
 from foundling.training.recipes import RECIPES, recipe, recipe_names
+from foundling.training.settings import OBJECTIVES
+
+EVERY = {**OBJECTIVES, "detector": Detector}
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_legal(name):
-    settings = recipe({"settings": name}, "test")
+    settings = recipe({"settings": name}, "test", EVERY)
     assert settings.warmup < settings.steps
     assert all(step < settings.steps for step in settings.export_at)
 
@@ -31,6 +35,16 @@ def test_what_is_given_takes_the_place_of_the_file():
 def test_without_a_file_the_rest_is_default():
     settings = recipe({"objective": "mae", "steps": 500}, "x")
     assert (settings.objective, settings.steps, settings.batch) == ("mae", 500, 24)
+
+
+def test_only_the_objectives_that_are_asked_for_are_legal():
+    assert recipe({"steps": 30}, "x", {"detector": Detector}) == Detector(steps=30)
+    with pytest.raises(ParameterError, match=r"cad, on odin_short\.yaml: unknown objective 'odin'\. Legal: detector"):
+        recipe({"settings": "odin_short"}, "cad", {"detector": Detector})
+    with pytest.raises(ParameterError, match=r"unknown objective 'detector'\. Legal: odin, dino, mae"):
+        recipe({"objective": "detector"}, "x")
+    with pytest.raises(ParameterError, match="cad: steps = '30' is text, not a number"):
+        recipe({"steps": "30"}, "cad", {"detector": Detector})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,11 @@ the area and the eleven points of the VOC devkit.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from foundling.evaluation.bootstrap import Figures, Interval, precision_difference, seeds_interval
+from foundling.evaluation.boxes import iou
 from foundling.evaluation.corloc import CorLoc, corloc
 from foundling.evaluation.detection import Detected, to_results, top_boxes, without_difficult
 from foundling.evaluation.odap import OdAP, od_ap
@@ -83,6 +87,24 @@ def differences(runs: Sequence[Marks], other: Marks, seed: int = 0) -> dict[str,
 def ratios(runs: Sequence[Marks], other: Marks) -> dict[str, Interval]:
     """How many times ``other`` the mean over ``runs`` is, with the interval over images; not of CorLoc."""
     return _named({part: figure_ratios(mean_of_runs(_part(runs, part)), _part([other], part)[0]) for part in PARTS})
+
+
+def found_in_images(
+    detected: Detected, samples: Sequence[Sample], threshold: float = 0.5
+) -> Float[np.ndarray, " image"]:
+    """The share of each image's objects (0..1) that as many of its surest detections find, at an IoU of ``threshold``.
+
+    One box an image finds 1/n of n objects at most. Crowds do not count; an image without objects is nan.
+    """
+    shares = np.full(len(samples), np.nan)
+    for i, sample in enumerate(samples):
+        objects = np.zeros((0, 4)) if sample.target is None else sample.target.boxes[~sample.target.crowd]
+        found = detected.get(sample.image_id)
+        if len(objects):
+            best = np.zeros((0, 4)) if found is None else found.boxes[np.argsort(-found.scores, kind="stable")]
+            reached = iou(objects, best[: len(objects)]).max(axis=1, initial=0.0) >= threshold
+            shares[i] = float(reached.mean())
+    return shares
 
 
 def _part(runs: Sequence[Marks], part: str) -> list[Figures]:

@@ -1,0 +1,119 @@
+"""One box an image as a teacher: which images are trained on, what the teacher says of them, and what its pupils say.
+
+A teacher is a method that finds boxes; a pupil a detector that was trained on these (LOST, Sec. 3.3). This is what
+notebook 05 is made of.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from foundling.categories.crops import Objects
+from foundling.datasets import Dataset, open_dataset
+from foundling.errors import ParameterError
+from foundling.parameters import from_root
+from foundling.parameters_detection import DetectorTraining
+from foundling.training.detection.settings import Detector
+from foundling.training.pseudo_labels import PseudoLabels
+from foundling.training.settings import MAY_CHANGE
+from foundling.types import Detections, Sample
+
+
+def training_images(given: DetectorTraining, measured: Dataset) -> Dataset:
+    """The images that are trained on: the parts that ``train_on`` names, one after the other, or those ``measured``.
+
+    The images of several parts are numbered anew, and have the part before their names. Raises :class:`ParameterError`
+    for parts whose categories are not those of ``measured``, or a part without images.
+    """
+    parts = [_open(given, dataset, split) for dataset, split in given.parts()]
+    for part in parts:
+        if measured.annotated and part.annotated and part.categories != measured.categories:
+            raise ParameterError(
+                f"train_on: the categories of {part.name}, {part.split} are not those of {measured.name}: train on "
+                "parts of one kind, or measure on one of these"
+            )
+        if not len(part):
+            raise ParameterError(f"train_on: {part.name}, {part.split} holds no images: check root")
+    if len(parts) < 2:
+        return parts[0] if parts else measured
+    named = [replace(s, name=f"{part.name}_{part.split}/{s.name}") for part in parts for s in part]
+    samples = tuple(replace(sample, image_id=i) for i, sample in enumerate(named, start=1))
+    together = "+".join(f"{part.name}:{part.split}" for part in parts)
+    problems = tuple(problem for part in parts for problem in part.problems)
+    return replace(parts[0], name=together, split="", samples=samples, problems=problems)
+
+
+def _open(given: DetectorTraining, dataset: str, split: str) -> Dataset:
+    options: dict[str, Any] = {}
+    if dataset == given.dataset:
+        options["root"] = from_root(given.root)
+    if dataset == "scenes":
+        options |= {"size": given.size, "count": given.train_limit or None}  # no more than these are drawn
+    return open_dataset(dataset, split=split, **options).subset(limit=given.train_limit or None)
+
+
+def best_boxes(
+    boxes: Float[np.ndarray, "image 4"], samples: Sequence[Sample], labels: Int[np.ndarray, " image"] | None = None
+) -> dict[int, Detections]:
+    """One box an image (nan: none) as detections of score 1; ``labels`` are their clusters, -1 for a box to leave out.
+
+    Raises :class:`ParameterError` unless there is one box, and one label, an image.
+    """
+    named = np.zeros(len(boxes), dtype=np.int64) if labels is None else labels
+    if not len(boxes) == len(samples) == len(named):
+        raise ParameterError(f"{len(boxes)} boxes and {len(named)} labels for {len(samples)} images: give one an image")
+    known = np.isfinite(boxes).all(axis=1) & (named >= 0)
+    return {
+        sample.image_id: Detections(boxes[i : i + 1].astype(np.float64), np.ones(1), named[i : i + 1])
+        for i, sample in enumerate(samples)
+        if known[i]
+    }
+
+
+def seeded(settings: Detector, seed: int, classes: int = 1) -> Detector:
+    """The settings of one run: with its ``seed``, and as many ``classes`` as its labels have."""
+    told = {**settings.model_dump(), "seed": seed, "classes": classes}
+    made: Detector = type(settings).model_validate(told)
+    return made
+
+
+def run_path(folder: Path, name: str, settings: Detector, labels: PseudoLabels) -> Path:
+    """Where a notebook keeps a run: a path that other settings, or other labels, do not share.
+
+    So a run with changed settings begins anew beside the old one, and with the old settings goes on where that was.
+    """
+    told = settings.model_dump(mode="json", exclude=set(MAY_CHANGE))
+    text = json.dumps([told, labels.identity], sort_keys=True)
+    return folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def surest(detected: Mapping[int, Detections], samples: Sequence[Sample], label: int, count: int) -> Objects:
+    """The ``count`` surest detections of the class ``label`` in all images, the surest first."""
+    found = [
+        (-float(score), image, row)
+        for image, sample in enumerate(samples)
+        if (those := detected.get(sample.image_id)) is not None
+        for row, score in enumerate(those.scores)
+        if those.labels[row] == label
+    ]
+    chosen = sorted(found)[:count]
+    boxes = [detected[samples[image].image_id].boxes[row] for _, image, row in chosen]
+    return Objects(
+        np.array([image for _, image, _ in chosen], dtype=np.int64),
+        tuple(samples[image].name for _, image, _ in chosen),
+        np.array([row for _, _, row in chosen], dtype=np.int64),
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array([-score for score, _, _ in chosen], dtype=np.float64),
+        (None,) * len(chosen),
+    )
+
+
+def above(found: Detections | None, score: float) -> Float[np.ndarray, "object 4"]:
+    """The boxes of the detections whose score is ``score`` or more; none where there are none."""
+    return np.zeros((0, 4)) if found is None else found.boxes[found.scores >= score].astype(np.float64)
