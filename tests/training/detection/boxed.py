@@ -13,6 +13,15 @@ from foundling.types import Sample
 SIDE = 32  # pixels of a picture: four patches of the embedded networks
 
 
+# LOST's class-agnostic detector of COCO and VOC12 (appendix D)
+PAPER: dict[str, Any] = {
+    "network": "r50_c4", "weights": "dino_resnet50", "min_sizes": list(range(480, 801, 32)), "test_size": 800,
+    "anchors": [[32, 64, 128, 256, 512]], "pool": 14, "freeze_at": 2, "rpn_samples": 256, "rpn_proposals": 2000,
+    "test_proposals": 1000, "rpn_candidates": 12000, "roi_samples": 512, "steps": 24000, "batch": 16,
+    "optimiser": "sgd", "schedule": "steps", "decay_at": [18000, 22000], "learning_rate": 0.02, "warmup": 100,
+}  # fmt: skip
+
+
 def boxed_images(folder: Path, count: int = 8, side: int = SIDE) -> tuple[list[Sample], PseudoLabels]:
     """Pictures with one square each, of half their side, at a random place, and labels of these."""
     rng = np.random.default_rng(0)

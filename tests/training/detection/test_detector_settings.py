@@ -4,15 +4,9 @@ import re
 from typing import Any
 
 import pytest
+from boxed import PAPER
 
 from foundling.training.detection.settings import Detector
-
-PAPER: dict[str, Any] = {
-    "network": "r50_c4", "weights": "dino_resnet50", "min_sizes": list(range(480, 801, 32)), "test_size": 800,
-    "anchors": [[32, 64, 128, 256, 512]], "pool": 14, "freeze_at": 2, "rpn_samples": 256, "rpn_proposals": 2000,
-    "test_proposals": 1000, "rpn_candidates": 12000, "roi_samples": 512, "steps": 24000, "batch": 16,
-    "optimiser": "sgd", "schedule": "steps", "decay_at": [18000, 22000], "learning_rate": 0.02, "warmup": 100,
-}  # fmt: skip
 
 
 def test_the_papers_settings_are_legal_and_the_defaults_are_theirs_where_a_laptop_need_not_differ() -> None:
