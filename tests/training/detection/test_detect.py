@@ -43,6 +43,21 @@ def test_the_file_is_all_that_is_needed(trained: Path, tmp_path: Path, monkeypat
         assert torch.equal(value.half() if value.is_floating_point() else value, stored[name])
 
 
+def test_no_image_changes_what_is_found_in_another(trained: Path, tmp_path: Path) -> None:
+    """Alone, or in a batch with one of the same size and one of another."""
+    rng, samples = np.random.default_rng(1), []
+    for i, (height, width) in enumerate([(SIDE, SIDE), (SIDE, SIDE), (SIDE, 2 * SIDE), (SIDE, SIDE)]):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
+        samples.append(Sample(path.name, path, i))
+    detector = load_detector(trained)
+    for (_, one), sample in zip(detect(detector, samples, batch_size=4), samples, strict=True):
+        ((_, alone),) = detect(detector, [sample])
+        assert len(one) == len(alone) > 2
+        np.testing.assert_allclose(one.boxes[:5], alone.boxes[:5], atol=1e-3)
+        np.testing.assert_allclose(one.scores, alone.scores, atol=1e-5)
+
+
 class Fixed(nn.Module):
     """Finds two boxes in the lower left quarter, wherever it is asked."""
 

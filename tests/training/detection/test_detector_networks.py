@@ -154,6 +154,11 @@ def test_sizes_of_images_and_boxes() -> None:
     resizing.train()
     sides = {resizing.resize(torch.rand(3, 25, 25))[0].shape[-1] for _ in range(40)}
     assert sides == {20, 30}
+    shapes = {tuple(resizing([torch.rand(3, 25, 25)] * 6)[0].image_sizes) for _ in range(8)}
+    assert any(len(set(sizes)) == 2 for sizes in shapes)  # each image its own
+    resizing.together = True
+    shapes = {tuple(resizing([torch.rand(3, 25, 25)] * 6)[0].image_sizes) for _ in range(20)}
+    assert shapes == {((20, 20),) * 6, ((30, 30),) * 6}
     stripes = (torch.arange(64) % 2).float().expand(3, 64, 64)  # half grey after smoothing, whatever the phase
     shrunk = resizing.eval().resize(stripes)[0]
     assert (shrunk[:, :, 1:-1] - 0.5).abs().max() < 0.07

@@ -97,17 +97,30 @@ class Resizing(GeneralizedRCNNTransform):
         mean: Sequence[float],
         std: Sequence[float],
         cell: int,
+        together: bool = False,
     ) -> None:
+        """Shorter sides in training and in use, the longest side, colours; padded sides are multiples of ``cell``.
+
+        With ``together`` one shorter side is drawn for all images of a batch, else for each: attention sees padding.
+        """
         super().__init__(list(min_sizes), max_size, list(mean), list(std), size_divisible=cell)
-        self.test_size = test_size
+        self.test_size, self.together, self._drawn = test_size, together, 0
+
+    def forward(self, images: list[Tensor], targets: Any = None) -> Any:
+        self._drawn = self.torch_choice(self.min_size) if self.training and self.together else 0
+        return super().forward(images, targets)
 
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
         height, width = image.shape[-2:]
-        shorter = self.torch_choice(self.min_size) if self.training else self.test_size
-        scale = min(shorter / min(height, width), self.max_size / max(height, width))
-        size = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+        shorter = self._drawn or self.torch_choice(self.min_size) if self.training else self.test_size
+        size = self.size_of(height, width, shorter)
         if size != (height, width):
             image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
         if target is not None:
             target["boxes"] = resize_boxes(target["boxes"], [height, width], list(size))
         return image, target
+
+    def size_of(self, height: int, width: int, shorter: int) -> tuple[int, int]:
+        """What an image of that size is resized to so that its shorter side is ``shorter``, its longer in bounds."""
+        scale = min(shorter / min(height, width), self.max_size / max(height, width))
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))

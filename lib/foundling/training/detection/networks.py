@@ -37,11 +37,12 @@ def make_detector(settings: Detector, body: Body) -> GeneralizedRCNN:
     make = {"r50_c4": _c4, "r50_fpn": _fpn, "vit": _vit}[settings.network]
     backbone, pooler, head, width = make(settings, body.network)
     anchors = AnchorGenerator(tuple(map(tuple, settings.anchors)), (tuple(settings.ratios),) * len(settings.anchors))
+    sizes, attentive = (settings.min_sizes, settings.test_size, settings.max_size), settings.network == "vit"
     return GeneralizedRCNN(
         backbone,
         _proposals(settings, backbone.out_channels, anchors),
         _boxes(settings, pooler, head, width),
-        Resizing(settings.min_sizes, settings.test_size, settings.max_size, body.mean, body.std, _cell(backbone)),
+        Resizing(*sizes, body.mean, body.std, _cell(backbone), together=attentive),
     )
 
 

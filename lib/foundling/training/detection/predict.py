@@ -107,8 +107,9 @@ def detect(
 ) -> Iterator[tuple[Sample, Detections]]:
     """What ``detector`` finds in each image, in the order of ``samples``; boxes are in pixels of the original image.
 
-    An image that cannot be used raises ImageError, or with ``failures`` is appended to it and left out. Raises
-    ParameterError for a ``batch_size`` below 1.
+    Images that follow each other and are of one size are looked at together, at most ``batch_size`` of them: no image
+    is padded to the size of another, and none changes what is found in the others. An image that cannot be used raises
+    ImageError, or with ``failures`` is appended to it and left out. Raises ParameterError for a ``batch_size`` below 1.
     """
     if batch_size < 1:
         raise ParameterError(f"batch_size={batch_size}: must be at least 1")
@@ -120,10 +121,10 @@ def _detect(
 ) -> Iterator[tuple[Sample, Detections]]:
     batch: list[Prepared] = []
     for item in read_ahead(samples, _LIMITS, workers, 2 * batch_size, failures):
-        batch.append(item)
-        if len(batch) == batch_size:
+        if batch and (len(batch) == batch_size or item.original != batch[0].original):
             yield from _look(detector, samples, batch)
             batch = []
+        batch.append(item)
     if batch:
         yield from _look(detector, samples, batch)
 

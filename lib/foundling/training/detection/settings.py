@@ -36,7 +36,9 @@ class Detector(Steps):
     classes: int = Field(1, ge=1, le=10_000, description="classes of objects; 1: class-agnostic; the paper's: 1, or 20")
 
     min_sizes: list[Pixels] = Field(
-        [128], min_length=1, description="shorter sides in training, one drawn an image; the paper's: 480 to 800 by 32"
+        [128],
+        min_length=1,
+        description="shorter sides in training, one drawn an image, for vit a batch; the paper's: 480 to 800 by 32",
     )
     test_size: int = Field(128, ge=16, le=4096, description="shorter side when it is used; the paper's: 800")
     max_size: int = Field(1333, ge=16, le=8192, description="longer side at most; the paper's: 1333")
