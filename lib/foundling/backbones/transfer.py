@@ -167,7 +167,9 @@ def to_detectron2(file: str | Path, out: str | Path) -> dict[str, Any]:
             f"Detectron2's ResNets: give a file of one of {', '.join(RESNETS)}, without options"
         )
     make_timm(trained, {})  # or an error: Detectron2 itself would only log what does not fit
-    arrays = {name: tensor.float().numpy() for name, tensor in _detectron2_names(trained).items()}
+    arrays = {
+        name: tensor.float().numpy() for name, tensor in detectron2_names(trained.backbone, trained.pyramid).items()
+    }
     content = {"model": arrays, "__author__": HEADER, "matching_heuristics": True}  # heuristics: names may get prefixes
     config = detectron2_config(trained, out)
     write_bytes(out, pickle.dumps(content, protocol=4))
@@ -195,9 +197,10 @@ def detectron2_config(trained: Trained, weights: Path) -> dict[str, Any]:
     return {"MODEL": model, "INPUT": {"FORMAT": "RGB"}}
 
 
-def _detectron2_names(trained: Trained) -> dict[str, Tensor]:
+def detectron2_names(resnet: Mapping[str, Tensor], pyramid: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """A ResNet's tensors, and those of the pyramid on it, under Detectron2's names instead of torchvision's."""
     renamed = {}
-    for name, tensor in trained.backbone.items():
+    for name, tensor in resnet.items():
         *path, layer, value = name.split(".")  # layer1.0.conv1.weight, layer1.0.downsample.1.bias, bn1.bias
         if value == "num_batches_tracked":  # Detectron2's frozen normalisation has no such counter
             continue
@@ -206,7 +209,7 @@ def _detectron2_names(trained: Trained) -> dict[str, Tensor]:
         layer = f"conv{layer[2:]}.norm" if layer.startswith("bn") else layer
         path = [f"res{int(path[0].removeprefix('layer')) + 1}", *path[1:]] if path else ["stem"]
         renamed[".".join([*path, layer, value])] = tensor
-    for name, tensor in trained.pyramid.items():  # inner_blocks.0.0.weight
+    for name, tensor in (pyramid or {}).items():  # inner_blocks.0.0.weight
         blocks, level, _, value = name.split(".")
         kind = "lateral" if blocks == "inner_blocks" else "output"
         renamed[f"fpn_{kind}{int(level) + 2}.{value}"] = tensor
