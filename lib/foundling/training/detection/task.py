@@ -1,7 +1,8 @@
 """Training of a detector of either engine, on the loop that trains everything here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from foundling import provenance
 from foundling.errors import ParameterError
 from foundling.training import checkpoints
 from foundling.training import optimiser as optimisers
+from foundling.training.data import order
 from foundling.training.detection.bodies import Body, load_body
 from foundling.training.detection.engines import make_engine
 from foundling.training.detection.images import BoxedBatch, BoxedImages, BoxedSet
+from foundling.training.detection.norms import BATCH_NORM, with_precise_norms
 from foundling.training.detection.settings import Detector
 from foundling.training.loop import Outcome, carry_out
 from foundling.training.pseudo_labels import PseudoLabels
@@ -25,7 +28,7 @@ from foundling.training.task import Task
 from foundling.types import Sample
 
 METHOD = "detector"  # what an exported file says it is
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, FrozenBatchNorm2d)
+NORMS = (BATCH_NORM, nn.LayerNorm, FrozenBatchNorm2d)
 
 
 def train_detector(
@@ -114,7 +117,21 @@ class DetectorTask(Task):
         return learning_rate(step, settings)
 
     def export(self, run: Run, file: Path) -> None:
-        checkpoints.export(file, self.detector.state_dict(), about(self, run))
+        detector = self.detector
+        if run.settings.precise_bn and any(isinstance(part, BATCH_NORM) for part in detector.modules()):
+            with torch.random.fork_rng(devices=[]), run.accelerator.autocast():
+                torch.manual_seed(run.settings.seed)
+                detector = with_precise_norms(detector, self._norm_views(run), lambda copy, views: copy(*views))
+        checkpoints.export(file, detector.state_dict(), about(self, run))
+
+    def _norm_views(self, run: Run) -> Iterator[tuple[list[Any], ...]]:
+        """What the first batches of the run are to the detector, as many as its norms' statistics are taken over."""
+        settings, generator = run.settings, Generator().manual_seed(run.settings.seed)
+        size = settings.batch // run.accelerator.num_processes // settings.accumulate
+        plan = order(len(run.images), size, settings.seed, 0, settings.precise_bn)
+        with closing(run.images.batches(plan)) as batches:
+            for batch in batches:
+                yield tuple(map(list, zip(*self.make_views(batch, generator), strict=True)))
 
 
 def mirrored(boxes: Tensor, width: int) -> Tensor:
