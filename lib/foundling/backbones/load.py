@@ -55,7 +55,7 @@ def load_backbone(
     or do not fit.
     """
     entry = _entry(name)
-    where = _device(device)
+    where = choose_device(device)
     if weights == "random":
         return describe(entry, build_network(entry, seed).to(where), "random", f"random({seed})", where)
     path = fetch_weights(entry) if weights == "pretrained" else _given(weights)
@@ -108,7 +108,7 @@ def _given(weights: str | Path) -> Path:
     return path
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def choose_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

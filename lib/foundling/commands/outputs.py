@@ -1,4 +1,4 @@
-"""What `foundling discover` and `propose` write in the end: COCO files, overlays, the contact sheet, the summary."""
+"""What `foundling discover`, `propose` and `detect` write in the end: COCO files, overlays, contact sheet, summary."""
 
 import io
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
 from foundling.commands.categories import FILE, Sorting, content
@@ -18,10 +18,12 @@ from foundling.datasets.images import read_image
 from foundling.discovery.export import coco_results
 from foundling.discovery.progress import progress
 from foundling.discovery.stream import Found
+from foundling.evaluation import to_results
 from foundling.files import write_bytes
 from foundling.proposals import ProposalSet
 from foundling.proposals.filters import RLE
 from foundling.report.contact import COLORS, Entry, contact_sheet, draw_overlay, label_colors
+from foundling.training.detected import DetectedSet, detections_of
 from foundling.types import Failure, Sample
 
 OVERLAYS = "overlays"
@@ -55,7 +57,9 @@ def write_categories(out: Path, samples: Sequence[Sample], found: Found, sorting
         write_json(out / FILE, content(sorting, samples, found))
 
 
-def write_images(out: Path, samples: Sequence[Sample], found: Found, categories: Sequence[str] = ("object",)) -> None:
+def write_images(
+    out: Path, samples: Sequence[Sample], found: Found | DetectedSet, categories: Sequence[str] = ("object",)
+) -> None:
     """``images.json``: the images that were read, as COCO annotations without objects."""
     images = [
         {
@@ -88,6 +92,24 @@ def write_mask_pictures(
 ) -> None:
     """The overlays and the contact sheet of proposals: outlines of masks."""
     _write_sheet(out, "Masks proposed", _mask_entries(out / OVERLAYS, samples, proposals), notes, failures)
+
+
+def write_detections(out: Path, samples: Sequence[Sample], found: DetectedSet) -> None:
+    """``results.json``: every detection; ``images.json`` names the classes as categories."""
+    write_json(out / "results.json", to_results(found.detections(samples)))
+    write_images(out, samples, found, found.classes)
+
+
+def write_detection_pictures(
+    out: Path,
+    samples: Sequence[Sample],
+    found: DetectedSet,
+    least: float,
+    notes: Sequence[str],
+    failures: Sequence[Failure],
+) -> None:
+    """The overlays and the contact sheet of detections with a score of ``least`` (0..1) or more."""
+    _write_sheet(out, "Objects detected", _detected_entries(out / OVERLAYS, samples, found, least), notes, failures)
 
 
 def _write_sheet(
@@ -148,6 +170,31 @@ def _mask_entries(overlays: Path, samples: Sequence[Sample], proposals: Proposal
             advance(1)
 
 
+def _detected_entries(overlays: Path, samples: Sequence[Sample], found: DetectedSet, least: float) -> Iterator[Entry]:
+    colors = label_colors(found.classes)
+    with progress(len(found.records), "drawing") as advance:
+        for record in found.records:
+            sample, all_found = samples[record["index"]], detections_of(record)
+            sure = all_found.scores >= least
+            boxes, names = all_found.boxes[sure], [found.classes[label] for label in all_found.labels[sure]]
+            shares = [f"{100 * score:.0f} %" for score in all_found.scores[sure]]
+            several = len(found.classes) > 1
+            tags = [f"{name} {share}" if several else share for name, share in zip(names, shares, strict=True)]
+            image = read_image(sample.path, orient=sample.orient)
+            path = overlays / overlay_name(sample)
+            write_overlay(path, image, boxes, [colors[name] for name in names], tags)
+            yield Entry(
+                sample.name,
+                image,
+                boxes,
+                labels=tuple(names) if several else (),
+                link=f"{overlays.name}/{path.name}",
+                words=f"{len(tags)} object{'s' * (len(tags) != 1)}" + (f": {', '.join(tags)}" if tags else ""),
+                layered=False,
+            )
+            advance(1)
+
+
 def outlined(image: Image.Image, masks: Sequence[RLE]) -> Image.Image:
     """The image with the outline of every mask, the best ones on top."""
     canvas = np.array(image.convert("RGB"))
@@ -164,11 +211,34 @@ def overlay_name(sample: Sample) -> str:
     return f"{sample.image_id:05d}_{stem}.jpg"
 
 
-def write_overlay(path: Path, image: Image.Image, boxes: Float[np.ndarray, "method 4"], colors: Sequence[str]) -> None:
-    """Draw each method's box in its own colour and save the picture as JPEG, scaled down if it is very large."""
+def write_overlay(
+    path: Path,
+    image: Image.Image,
+    boxes: Float[np.ndarray, "box 4"],
+    colors: Sequence[str],
+    tags: Sequence[str] | None = None,
+) -> None:
+    """Draw each box in its own colour and save the picture as JPEG, scaled down if it is very large.
+
+    Without ``tags`` they are of several methods, and equal ones show both; ``tags`` are written into their corners.
+    """
     small = image.copy()
     small.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE))
     scale = np.array([small.width / image.width, small.height / image.height] * 2)
     buffer = io.BytesIO()
-    draw_overlay(small, boxes * scale, colors).save(buffer, "JPEG", quality=90)
+    drawn = draw_overlay(small, boxes * scale, colors, layered=tags is None)
+    _write_tags(drawn, boxes * scale, colors, tags or ())
+    drawn.save(buffer, "JPEG", quality=90)
     write_bytes(path, buffer.getvalue())
+
+
+def _write_tags(
+    canvas: Image.Image, boxes: Float[np.ndarray, "box 4"], colors: Sequence[str], tags: Sequence[str]
+) -> None:
+    """Write a few words into the upper left corner of each box, on a ground of its colour; the first ones on top."""
+    pen, size = ImageDraw.Draw(canvas), max(10, round(max(canvas.size) / 45))
+    font = ImageFont.load_default(size)
+    for (x, y, _, _), color, tag in reversed(list(zip(boxes.tolist(), colors, tags, strict=False))):
+        corner = (max(0, round(x)), max(0, round(y)))
+        pen.rectangle(pen.textbbox(corner, tag, font=font), fill=color, outline=color, width=2)
+        pen.text(corner, tag, fill="white", font=font)

@@ -29,7 +29,8 @@ class Entry:
 
     ``labels`` name the method of each box, where there are several; ``words`` are written instead of where the boxes
     are. ``link`` is the path of a larger picture relative to the sheet (an overlay, usually). ``group`` is the heading
-    that it stands under, with the entries beside it that have the same.
+    that it stands under, with the entries beside it that have the same. Boxes may be equal where several methods drew
+    them (``layered``): see :func:`draw_overlay`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Entry:
     link: str | None = None
     words: str = ""
     group: str = ""
+    layered: bool = True
 
 
 def label_colors(labels: Iterable[str]) -> dict[str, str]:
@@ -52,12 +54,13 @@ def draw_overlay(
     boxes: Float[np.ndarray, "box 4"],
     colors: str | Sequence[str] = FOUND,
     width: int | None = None,
+    layered: bool = True,
 ) -> Image.Image:
     """A copy of ``image`` with boxes (x0, y0, x1, y1; pixels, ends exclusive) outlined, dark-edged to show anywhere.
 
     ``colors`` is one for all boxes or one for each. ``width`` is the line's in pixels (default: by the image's size).
-    Each further colour has a thinner line, so that equal boxes show both. Rows of nan are skipped, and what lies
-    outside the image is cut off.
+    Each further colour has a thinner line, so that equal boxes show both, unless not ``layered``. Rows of nan are
+    skipped, and what lies outside the image is cut off.
     """
     canvas = image.convert("RGB")
     canvas = canvas.copy() if canvas is image else canvas
@@ -68,7 +71,7 @@ def draw_overlay(
     for box, color in zip(boxes, each, strict=True):
         if not np.isfinite(box).all():
             continue
-        thick = line + 3 * (len(kinds) - 1 - kinds.index(color))
+        thick = line + (3 * (len(kinds) - 1 - kinds.index(color)) if layered else 0)
         x0, y0, x1, y1 = (int(v) for v in np.clip(np.round(box), 0, [canvas.width, canvas.height] * 2))
         right, bottom = max(x1 - 1, x0), max(y1 - 1, y0)  # the last pixel inside
         pen.rectangle((x0, y0, right, bottom), outline="black", width=thick + 2)
@@ -103,7 +106,7 @@ def contact_sheet(
 def _card(entry: Entry, file: Path, side: int, colors: dict[str, str]) -> dict[str, Any]:
     """Save the thumbnail of an entry and say what the page needs to know; new labels get their colour in ``colors``."""
     colors |= label_colors([*colors, *entry.labels])
-    small = thumbnail(entry.image, entry.boxes, [colors[label] for label in entry.labels] or FOUND, side)
+    small = thumbnail(entry.image, entry.boxes, [colors[label] for label in entry.labels] or FOUND, side, entry.layered)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85, subsampling=0)  # thin coloured lines stay sharp
     write_bytes(file, buffer.getvalue())
@@ -121,14 +124,18 @@ def _card(entry: Entry, file: Path, side: int, colors: dict[str, str]) -> dict[s
 
 
 def thumbnail(
-    image: Image.Image, boxes: Float[np.ndarray, "box 4"], colors: str | Sequence[str], side: int
+    image: Image.Image,
+    boxes: Float[np.ndarray, "box 4"],
+    colors: str | Sequence[str],
+    side: int,
+    layered: bool = True,
 ) -> Image.Image:
     """``image`` with its boxes, at most ``side`` pixels long; smaller images keep their size."""
     small = image.convert("RGB")
     small = small.copy() if small is image else small
     small.thumbnail((side, side))
     scale = np.array([small.width / image.width, small.height / image.height] * 2)
-    return draw_overlay(small, boxes * scale, colors, width=4 if max(small.size) > 100 else 1)
+    return draw_overlay(small, boxes * scale, colors, width=4 if max(small.size) > 100 else 1, layered=layered)
 
 
 def _described(entry: Entry) -> list[str]:

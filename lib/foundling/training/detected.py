@@ -1,0 +1,104 @@
+"""A detector over many images, chunk by chunk, so that an interrupted run goes on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foundling.datasets.semantic import size_of
+from foundling.discovery.chunks import Record, chunk_path, code_digest, files_of, read_chunk, remove_others, write_chunk
+from foundling.discovery.progress import progress as show_progress
+from foundling.errors import ParameterError
+from foundling.training.detection.predict import TrainedDetector, detect
+from foundling.types import Detections, Failure, Sample
+
+SOURCES = ("datasets/images.py", "backbones/*.py", "training/detection/*.py")  # the code that detections depend on
+
+
+@dataclass(frozen=True)
+class DetectedSet:
+    """What a detector found in each image.
+
+    ``records`` has a dict for every image that did not fail: ``name``, ``index``, ``size`` (height and width of the
+    file), ``boxes`` (original pixels), ``scores`` and ``labels`` (from 0), the surest first. ``classes`` names the
+    labels.
+    """
+
+    classes: tuple[str, ...]
+    records: list[Record]
+    failures: list[Failure]
+
+    def detections(self, samples: Sequence[Sample]) -> dict[int, Detections]:
+        """The same by image id; ``samples`` are those that were looked at."""
+        return {samples[record["index"]].image_id: detections_of(record) for record in self.records}
+
+
+def detections_of(record: Record) -> Detections:
+    """What one record says was found."""
+    boxes = np.array(record["boxes"], dtype=np.float64).reshape(-1, 4)
+    return Detections(boxes, np.array(record["scores"], dtype=np.float64), np.array(record["labels"], dtype=np.int64))
+
+
+def detect_images(
+    detector: TrainedDetector,
+    samples: Sequence[Sample],
+    *,
+    out: Path | None = None,
+    batch_size: int = 8,
+    chunk: int = 64,
+    progress: bool = True,
+) -> DetectedSet:
+    """What ``detector`` finds in each of ``samples`` (see :func:`foundling.training.detection.predict.detect`).
+
+    With ``out``, the results of every ``chunk`` images are written there and used again by a later call with the same
+    detector, batches, code and files; an image that cannot be used is a failure, and tried again. Batches do not cross
+    chunks.
+
+    Raises :class:`ParameterError` for a ``batch_size`` or ``chunk`` below 1.
+    """
+    for name, value in {"batch_size": batch_size, "chunk": chunk}.items():
+        if value < 1:
+            raise ParameterError(f"{name}={value}: must be at least 1")
+    settings = {"detector": detector.checksum, "device": detector.device.type, "batch_size": batch_size,
+                "code": code_digest(SOURCES)}  # fmt: skip
+    samples, starts = list(samples), range(0, len(samples), chunk)
+    records, failures = list[Record](), list[Failure]()
+    with show_progress(len(samples), "detecting", progress and bool(samples)) as advance:
+        for start in starts:
+            part = samples[start : start + chunk]
+            file = None if out is None else chunk_path(out, start)
+            records += _chunk(detector, part, start, file, settings, failures)
+            advance(len(part))
+    if out is not None and out.is_dir():
+        remove_others(out, {chunk_path(out, start) for start in starts})
+    return DetectedSet(detector.classes, records, failures)
+
+
+def _chunk(
+    detector: TrainedDetector,
+    part: Sequence[Sample],
+    start: int,
+    file: Path | None,
+    settings: dict[str, Any],
+    failures: list[Failure],
+) -> list[Record]:
+    """The records of one chunk, as far as possible from its file."""
+    header = {**settings, "files": files_of(part)} if file is not None else {}
+    known = {record["index"]: record for record in (read_chunk(file, header) if file is not None else [])}
+    todo = [i for i in range(start, start + len(part)) if i not in known]
+    if todo:
+        missed: list[Failure] = []
+        seen = detect(detector, [part[i - start] for i in todo], failures=missed, batch_size=settings["batch_size"])
+        index = {part[i - start].image_id: i for i in todo}
+        known |= {index[sample.image_id]: _record(sample, index[sample.image_id], found) for sample, found in seen}
+        failures += [Failure(failure.name, todo[failure.index], failure.error) for failure in missed]
+        if file is not None:
+            write_chunk(file, header, [known[i] for i in sorted(known)])
+    return [known[i] for i in sorted(known)]
+
+
+def _record(sample: Sample, index: int, found: Detections) -> Record:
+    lists = {name: getattr(found, name).tolist() for name in ("boxes", "scores", "labels")}
+    return {"name": sample.name, "index": index, "size": list(size_of(sample)), **lists}
