@@ -1,0 +1,195 @@
+"""A trained instance segmenter from its file, and what it finds in images."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from foundling.backbones.checkpoint import checksum
+from foundling.backbones.prepare import Limits, Prepared, read_ahead
+from foundling.backbones.transfer import HEADER
+from foundling.categories.crops import Objects
+from foundling.datasets.images import MAX_PIXELS
+from foundling.errors import ParameterError, WeightsError
+from foundling.training.detection.bodies import empty_body
+from foundling.training.instance.decode import as_detections, find_instances
+from foundling.training.instance.mask_rcnn import make_mask_rcnn
+from foundling.training.instance.networks import SoloNetwork
+from foundling.training.instance.settings import SEGMENTERS, Instances, Solo
+from foundling.training.instance.views import fit, pad, padded_size, resize_image
+from foundling.training.instance.writing import METHOD
+from foundling.training.pseudo_labels import PseudoLabels, pseudo_labels
+from foundling.types import Detections, Failure, Sample
+
+_LIMITS = Limits(patch_size=1, max_side=None, max_patches=MAX_PIXELS, keep_images=False)
+_KEYS = ("architecture", "arguments", "classes", "mean", "settings", "std")
+MASK = 0.5  # where a mask of Mask R-CNN is inside
+
+
+@dataclass(frozen=True)
+class TrainedSegmenter:
+    """An instance segmenter in evaluation mode on its device; ``classes`` names what its labels stand for.
+
+    ``weights`` says where it came from, ``checksum`` is the first 12 hexadecimal digits of that file's SHA-256.
+    """
+
+    network: Any
+    settings: Any  # Instances
+    classes: tuple[str, ...]
+    weights: str
+    checksum: str
+    device: torch.device
+
+
+def load_instances(file: str | Path, device: str | torch.device = "cpu") -> TrainedSegmenter:
+    """The segmenter in a file that :func:`foundling.training.instance.train.train_instances` wrote, on ``device``.
+
+    Nothing but the file is needed. Raises WeightsError if there is no such file, it is damaged, or it holds something
+    else than an instance segmenter.
+    """
+    file = Path(file).expanduser()
+    tensors, told = _read(file)
+    try:
+        settings: Any = SEGMENTERS[told["settings"]["objective"]](**told["settings"])
+        body = empty_body(told["architecture"], told["arguments"], told["mean"], told["std"])
+        with torch.random.fork_rng(devices=[]):
+            network = make_network(settings, body)
+        network.load_state_dict(tensors)
+    except (ValidationError, RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"{file} does not hold what its header says ({reason}): use the version of foundling that wrote it, or "
+            "train it again"
+        ) from error
+    where = torch.device(device)
+    network.eval().requires_grad_(False).to(where)
+    return TrainedSegmenter(network, settings, tuple(told["classes"]), str(file), checksum(file)[:12], where)
+
+
+def make_network(settings: Instances, body: Any) -> torch.nn.Module:
+    """The network that ``settings`` describe on ``body``."""
+    return SoloNetwork(settings, body) if isinstance(settings, Solo) else make_mask_rcnn(settings, body)
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a segmenter's file in float32, and what it says of itself."""
+    made = "name a file that train_instances wrote, RUN.safetensors"
+    if not file.is_file():
+        raise WeightsError(f"{file}: there is no such file; {made}")
+    try:
+        with safe_open(file, framework="pt") as content:
+            told = json.loads((content.metadata() or {}).get(HEADER, "null"))
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{file} is no safetensors file, or damaged ({error}): {made}") from error
+    if not isinstance(told, dict) or told.get("method") != METHOD:
+        kind = told.get("method") if isinstance(told, dict) else None
+        raise WeightsError(
+            f"{file} holds no instance segmenter{f' but a network of the kind {kind!r}' if kind else ''}: {made}"
+        )
+    if missing := [key for key in _KEYS if key not in told]:
+        raise WeightsError(
+            f"{file} does not say how to make its network ({', '.join(missing)} missing): train it again"
+        )
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, told
+
+
+def segment_instances(
+    segmenter: TrainedSegmenter,
+    samples: Sequence[Sample],
+    *,
+    failures: list[Failure] | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+) -> Iterator[tuple[Sample, Detections]]:
+    """What ``segmenter`` finds in each image, in the order of ``samples``; masks have the size of the original image.
+
+    Boxes are the masks' tight ones, and an object whose mask is empty is left out. An image that cannot be used raises
+    ImageError, or with ``failures`` is appended to it and left out. Raises ParameterError for a ``batch_size`` below 1.
+    """
+    if batch_size < 1:
+        raise ParameterError(f"batch_size={batch_size}: must be at least 1")
+    return _segment(segmenter, list(samples), failures, batch_size, workers)
+
+
+def _segment(
+    segmenter: TrainedSegmenter, samples: list[Sample], failures: list[Failure] | None, batch_size: int, workers: int
+) -> Iterator[tuple[Sample, Detections]]:
+    batch: list[Prepared] = []
+    for item in read_ahead(samples, _LIMITS, max(workers, 1), 2 * batch_size, failures):
+        batch.append(item)
+        if len(batch) == batch_size:
+            yield from _look(segmenter, samples, batch)
+            batch = []
+    if batch:
+        yield from _look(segmenter, samples, batch)
+
+
+def _look(
+    segmenter: TrainedSegmenter, samples: list[Sample], batch: list[Prepared]
+) -> Iterator[tuple[Sample, Detections]]:
+    images = [item.pixels.to(segmenter.device).permute(2, 0, 1).float() / 255 for item in batch]
+    look = _with_solo if isinstance(segmenter.settings, Solo) else _with_mask_rcnn
+    with torch.inference_mode():
+        for item, found in zip(batch, look(segmenter, images), strict=True):
+            yield samples[item.index], found
+
+
+def _with_solo(segmenter: TrainedSegmenter, images: list[Tensor]) -> Iterator[Detections]:
+    settings = segmenter.settings
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
+    seen = [fit(size, settings.test_size, settings.max_size) for size in sizes]
+    whole = padded_size(seen, segmenter.network.cell)
+    resized = [resize_image(image, size) for image, size in zip(images, seen, strict=True)]
+    inside = torch.stack([pad(torch.ones_like(image[:1]), whole) for image in resized]) > 0
+    said = segmenter.network(torch.stack([pad(image, whole) for image in resized]), inside)
+    for i, (size, original) in enumerate(zip(seen, sizes, strict=True)):
+        yield find_instances(said, i, settings, size, original)
+
+
+def _with_mask_rcnn(segmenter: TrainedSegmenter, images: list[Tensor]) -> Iterator[Detections]:
+    for result in segmenter.network(images):
+        best = result["scores"].argsort(descending=True, stable=True)
+        masks = (result["masks"][best, 0] > MASK).cpu().numpy()
+        scores, labels = (result[name][best].cpu().numpy() for name in ("scores", "labels"))
+        yield as_detections(masks, scores.astype(np.float64), labels - 1)
+
+
+# What another round is trained on
+
+
+def labels_of_segmenter(
+    segmenter: TrainedSegmenter, samples: Sequence[Sample], score: float = 0.3, most: int = 20, workers: int = 2
+) -> PseudoLabels:
+    """What ``segmenter`` finds in ``samples`` with ``score`` or more, the surest ``most`` of each image, as labels.
+
+    FreeSOLO drops very wide boxes as well, by a rule that mistakes their form; here none are. An image that cannot be
+    used is a failure.
+    """
+    failures: list[Failure] = []
+    position = {sample.name: i for i, sample in enumerate(samples)}
+    rows: list[tuple[int, str, int, Any, float, Any, int]] = []
+    for sample, found in segment_instances(segmenter, samples, failures=failures, workers=workers):
+        assert found.masks is not None
+        for part in np.flatnonzero(found.scores >= score)[:most].tolist():
+            label, sure = int(found.labels[part]), float(found.scores[part])
+            rows.append((position[sample.name], sample.name, part, found.boxes[part], sure, found.masks[part], label))
+    images, names, parts, boxes, scores, masks, labels = zip(*rows, strict=True) if rows else ((),) * 7
+    objects = Objects(
+        np.array(images, np.int64),
+        names,
+        np.array(parts, np.int64),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(scores, np.float64),
+        masks,
+    )
+    if len(segmenter.classes) == 1:
+        return pseudo_labels(samples, objects, failures=failures)
+    return pseudo_labels(samples, objects, np.array(labels, np.int64), segmenter.classes, failures=failures)
