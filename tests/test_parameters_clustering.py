@@ -1,7 +1,5 @@
 """The parameters of notebook 04: sources of saliency, descriptions, clusters."""
 
-from pathlib import Path
-
 import pytest
 
 from foundling.errors import ParameterError
@@ -19,12 +17,14 @@ FOUR = "04_clustering"
         ({"saliency": {"A b": {}}}, "saliency: label 'A b' names metrics: use lower-case letters, digits and _"),
         ({"saliency": {"lost": {"source": 3}}}, "saliency.lost needs 'source': the name of a source"),
         ({"source": "basnet"}, "source is 'basnet': choose a label of saliency (spectral, dino_seg, lost, tokencut, "),
-        ({"saliency": {"network": {}}, "source": "network"}, "saliency.network is a network: give saliency_network"),
+        ({"saliency": {"network": {}}, "source": "network"}, "saliency.network is a network: give its 'weights', or"),
+        ({"saliency": {"a": {"source": "network", "weights": 3}}, "source": "a"}, "saliency.a.weights is no text"),
         ({"seeds": [1]}, "seeds = [1], of type list, is not legal"),
         ({"seeds": [1, 1]}, "seeds is [1, 1]: give each once"),
         ({"share": 0.0}, "share = 0.0, of type float, is not legal"),
         ({"clusters": 255}, "clusters = 255, of type int, is not legal"),
         ({"descriptor": "colour"}, "descriptor = 'colour', of type str, is not legal: it should be 'cls', 'mean' or"),
+        ({"classes": 5}, "classes goes with the dataset 'imagenet', not with 'scenes'"),
         ({"region": "box"}, "background is 'mean' with region 'box'"),
         ({"compare_backbones": ["scenes_mae"]}, "compare_backbones = ['scenes_mae'], of type list, is not legal"),
     ],
@@ -61,15 +61,28 @@ def test_sources_are_methods_of_discovery():
     check_names(validate(FOUR, {}), "defaults")
 
 
+def test_every_network_has_its_weights(tmp_path):
+    there = tmp_path / "net.safetensors"
+    there.touch()
+    sources = {"lost": {"k": 3}, "network": {"scale": "batch"}, "mine": {"source": "network", "weights": str(there)}}
+    given = validate(FOUR, {"saliency": sources, "saliency_network": "basnet_unsupervised"})
+    assert given.saliency_networks() == ["network", "mine"]
+    assert given.saliency_settings() == {
+        "lost": {"k": 3},
+        "network": {"scale": "batch", "weights": "basnet_unsupervised"},
+        "mine": {"source": "network", "weights": str(there)},
+    }
+
+
 def test_an_absent_saliency_network_is_told_before_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
     whats = [need.what for need in missing(load_study("comus_voc12"))]
-    assert "the weights of the saliency network basnet_unsupervised" in whats
+    for name in ("basnet_unsupervised", "basnet_supervised"):
+        assert f"the weights of the saliency network {name}" in whats
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "title: T\nnotebooks:\n  04_clustering: {saliency_network: gone.safetensors, saliency: {lost: {}}}\n"
+        "title: T\nnotebooks:\n"
+        "  04_clustering: {saliency_network: gone.safetensors, saliency: {lost: {}, network: {}}}\n"
     )
-    assert "the checkpoint gone.safetensors" in [need.what for need in missing(load_study(str(file)))]
-    there = tmp_path / "net.safetensors"
-    there.touch()
-    assert Path(validate(FOUR, {"saliency_network": str(there)}).saliency_weights()) == there
+    whats = [need.what for need in missing(load_study(str(file)))]
+    assert "the checkpoint gone.safetensors of saliency.network" in whats

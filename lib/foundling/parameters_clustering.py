@@ -27,13 +27,19 @@ class Clustering(Parameters):
 
     size: int = Field(128, ge=96, le=512, description="side of a scene in pixels, 96 to 512; only for scenes")
     limit: int = Field(240, ge=0, description="number of images, from the first; 0: all of them")
+    classes: int = Field(0, ge=0, description="of imagenet, so many, drawn with seed (COMUS: 50, 100, 200); 0: all")
     compare_backbones: list[str] = Field([], max_length=0, description="none: the control is the network untrained")
     saliency: dict[str, dict[str, Any]] = Field(
         SALIENCY, min_length=1, description="label -> {'source': …, its settings}; see foundling.saliency.SALIENCY"
     )
-    saliency_network: str = Field("", description="checkpoint of the source 'network', or its name; empty: none")
+    saliency_network: str = Field(
+        "", description="checkpoint of sources 'network' without weights of their own, or its name"
+    )
     source: str = Field("lost", description="label, among saliency, whose masks become objects")
     region: Literal["mask", "box"] = Field("mask", description="an object is the salient mask, or the box around it")
+    least_labelled: int = Field(
+        0, ge=0, description="pixels annotated in an image from which it takes part; COMUS on COCO: 1000"
+    )
     min_area: int = Field(400, ge=0, description="pixels above which a mask is an object")
     recipe: Literal["comus", "lost"] = Field("comus", description="how an object is cut out: comus or lost")
     descriptor: Literal["cls", "mean", "texture"] = Field(
@@ -64,19 +70,35 @@ class Clustering(Parameters):
                 raise ValueError(f"saliency.{label} needs 'source': the name of a source, such as 'tokencut'")
         if self.source not in self.saliency:
             raise ValueError(f"source is {self.source!r}: choose a label of saliency ({', '.join(self.saliency)})")
-        asked = [label for label, settings in self.saliency.items() if settings.get("source", label) == NETWORK]
-        if asked and not self.saliency_network:
-            raise ValueError(f"saliency.{asked[0]} is a network: give saliency_network, its checkpoint")
+        for label in self.saliency_networks():
+            if not isinstance(self.saliency[label].get("weights", ""), str):
+                raise ValueError(f"saliency.{label}.weights is no text: give the path of a checkpoint, or its name")
+            if not self.saliency_weights(label):
+                raise ValueError(
+                    f"saliency.{label} is a network: give its 'weights', or saliency_network, its checkpoint"
+                )
+        if self.classes and self.dataset != "imagenet":
+            raise ValueError(f"classes goes with the dataset 'imagenet', not with {self.dataset!r}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}: give each once")
         if self.background == "mean" and self.region == "box":
             raise ValueError("background is 'mean' with region 'box': without a mask there is nothing to paint over")
         return self
 
-    def saliency_weights(self) -> str:
-        """``saliency_network`` as a name or a path; a relative path is taken from the checkout's folder."""
-        path = ROOT / Path(self.saliency_network).expanduser()
-        return str(path) if self.saliency_network and path.is_file() else self.saliency_network
+    def saliency_networks(self) -> list[str]:
+        """The labels of the sources that are saliency networks."""
+        return [label for label, settings in self.saliency.items() if settings.get("source", label) == NETWORK]
+
+    def saliency_weights(self, label: str) -> str:
+        """The weights of a source that is a network, a name or a path; a relative one is taken from the checkout."""
+        given: str = self.saliency[label].get("weights") or self.saliency_network
+        path = ROOT / Path(given).expanduser()
+        return str(path) if given and path.is_file() else given
+
+    def saliency_settings(self) -> dict[str, dict[str, Any]]:
+        """``saliency`` as :func:`foundling.saliency.saliency_masks` takes it, every network with its weights."""
+        own = {label: {"weights": self.saliency_weights(label)} for label in self.saliency_networks()}
+        return {label: {**settings, **own.get(label, {})} for label, settings in self.saliency.items()}
 
     def sources(self) -> dict[str, dict[str, Any]]:
         """The sources of saliency that are methods of discovery: label -> {'method': …, its settings}."""

@@ -14,9 +14,11 @@ from foundling.categories.scores import (
     class_counts,
     cluster_confusions,
     has_classes,
+    image_classes,
     object_classes,
     over_seeds,
     saliency_parts,
+    with_labelled,
 )
 from foundling.datasets import open_dataset
 from foundling.datasets.semantic import semantic_truth
@@ -85,6 +87,15 @@ def test_an_object_has_the_class_of_most_of_its_pixels():
     assert object_classes(counts, objects).tolist() == [2, -1, -1]
 
 
+def test_an_image_of_one_category_gives_it_to_its_object(scenes):
+    single = replace(scenes[0].target, labels=np.full(len(scenes[0].target), 7))
+    several = [i for i, sample in enumerate(scenes) if len(set(sample.target.labels.tolist())) > 1]
+    samples = (replace(scenes[0], target=single), scenes[several[0]], replace(scenes[1], target=None))
+    dataset, nothing = replace(scenes, samples=samples), np.zeros((4, 4))
+    objects = Objects(np.array([2, 0, 1, 0]), ("",) * 4, np.zeros(4, int), nothing, np.ones(4), (None,) * 4)
+    assert image_classes(dataset, objects).tolist() == [-1, 7, -1, 7]
+
+
 def test_perfect_masks_are_perfect(scenes):
     failures = []
     perfect = annotated_masks(scenes, failures)
@@ -106,6 +117,17 @@ def test_an_image_that_is_gone_is_a_failure(scenes, rng, tmp_path):
     assert counts[0].sum() == SIZE**2 and counts[1].sum() == 0
     assert [failure.index for failure in failures] == [1]
     assert annotated_masks(dataset, []).masks[1] is None
+
+
+def test_images_with_little_annotated_are_left_out(scenes, tmp_path):
+    areas = [int((semantic_truth(sample, scenes) > 0).sum()) for sample in scenes]
+    least = sorted(areas)[2]
+    failures = []
+    found = with_labelled(scenes, least, failures)
+    assert [s.name for s in found] == [s.name for s, area in zip(scenes, areas, strict=True) if area >= least]
+    assert len(found) == 3 and found.categories == scenes.categories and not failures
+    gone = replace(scenes, samples=(scenes[0], replace(scenes[1], path=tmp_path / "gone.png")))
+    assert len(with_labelled(gone, 0, failures)) == 1 and [failure.index for failure in failures] == [1]
 
 
 def test_masks_of_other_images_are_refused(scenes, rng):

@@ -36,7 +36,7 @@ def test_unknown_names_splits_and_options_are_refused_with_the_legal_ones(tmp_pa
 
 
 def test_every_dataset_has_a_description_and_splits():
-    assert set(DATASETS) == {"scenes", "folder", "voc07", "voc12", "coco20k", "coco", "uvo"}
+    assert set(DATASETS) == {"scenes", "folder", "voc07", "voc12", "coco20k", "coco", "uvo", "imagenet"}
     assert all(entry.description and entry.splits for entry in DATASETS.values())
     assert "trainval_noh" in DATASETS["voc07"].splits
     assert "test_noh" in DATASETS["voc07"].splits

@@ -132,6 +132,7 @@ def test_clustering(tmp_path):  # 25 s
         assert 0 < metrics[f"accuracy.{label}"] <= 100
         assert -100 <= metrics[f"ari.{label}"] <= 100
     assert 0 <= metrics["corret.low"] <= metrics["corret"] <= metrics["corret.high"] <= 100
+    assert 0 < metrics["classes.iou20"] <= metrics["classes.iou0"] <= 13
     gain = metrics["miou.pseudo_masks.seeds"] - metrics["miou.pseudo_masks_random.seeds"]
     assert metrics["difference.random"] == pytest.approx(gain)
     for name in ("spectral", "dino_seg", "lost", "tokencut", "centre_box"):

@@ -5,6 +5,7 @@ pixels inside and outside of it are counted once; mIoU of any number of clusteri
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -54,6 +55,12 @@ def class_counts(
     return counts
 
 
+def with_labelled(dataset: Dataset, least: int, failures: list[Failure]) -> Dataset:
+    """The images of which at least ``least`` pixels are of a class; those without a usable truth go to ``failures``."""
+    kept = [i for i, truth in _truths(dataset, failures) if ((truth > 0) & (truth != VOID)).sum() >= least]
+    return replace(dataset, samples=tuple(dataset.samples[i] for i in kept))
+
+
 def annotated_masks(dataset: Dataset, failures: list[Failure]) -> SaliencyMasks:
     """All that is annotated in each image, as one mask: what a perfect source of saliency would give.
 
@@ -86,6 +93,13 @@ def saliency_parts(counts: Counts) -> Int[np.ndarray, "image 4"]:
     wrongly in it, missing from it, rightly left out."""
     outside, inside = counts[:, 0], counts[:, 1]
     return np.stack([inside[:, 1:].sum(1), inside[:, 0], outside[:, 1:].sum(1), outside[:, 0]], axis=1)
+
+
+def image_classes(dataset: Dataset, objects: Objects) -> Int[np.ndarray, " object"]:
+    """The only category of each object's image (from 0); -1 where the image has several, or none."""
+    targets = [dataset[int(image)].target for image in objects.images]
+    present = [set() if target is None else set(target.labels.tolist()) for target in targets]
+    return np.array([names.pop() if len(names) == 1 else -1 for names in present], dtype=np.int64)
 
 
 def object_classes(counts: Counts, objects: Objects) -> Int[np.ndarray, " object"]:

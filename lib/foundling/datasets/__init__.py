@@ -13,6 +13,8 @@ from foundling.datasets.base import VideoSet as VideoSet
 from foundling.datasets.base import open_entry
 from foundling.datasets.coco import coco20k_ids, open_coco
 from foundling.datasets.folder import open_folder
+from foundling.datasets.imagenet import SPLITS as IMAGENET_SPLITS
+from foundling.datasets.imagenet import open_imagenet
 from foundling.datasets.images import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from foundling.datasets.images import first_readable as first_readable
 from foundling.datasets.images import list_images as list_images
@@ -42,7 +44,8 @@ def open_dataset(name: str, split: str | None = None, root: Root = None, **optio
     ``split`` defaults to the dataset's first. ``root`` is where the dataset lies, by default below the data folder
     (``foundling data`` prints where); for ``folder`` it is a path or several, for ``coco`` the image folder. Options:
     ``size`` and ``count`` for ``scenes``; ``annotations`` (a COCO instances JSON) for ``coco``; ``masks`` (also read
-    instance masks, default yes except in ``coco20k``) for ``scenes``, ``coco``, ``coco20k`` and ``uvo``.
+    instance masks, default yes except in ``coco20k``) for ``scenes``, ``coco``, ``coco20k`` and ``uvo``; ``classes``
+    (how many, drawn with ``seed``) for ``imagenet``.
 
     Raises :class:`ParameterError` for an unknown name, split or option, :class:`foundling.errors.DataMissing` if the
     files are not there, :class:`AnnotationError` if an annotation file cannot be read at all.
@@ -138,4 +141,5 @@ DATASETS: dict[str, Entry] = {
     "coco20k": Entry("19,817 images of COCO train2014, the list of LOST", ("train",), _coco20k),
     "coco": Entry("any image folder with a COCO instances JSON", ("custom", *COCO_SPLITS), _coco),
     "uvo": Entry("UVO-Sparse: frames of videos, every object annotated, no categories", UVO_SPLITS, open_uvo),
+    "imagenet": Entry("ImageNet, or any folders of images, one for each class", IMAGENET_SPLITS, open_imagenet),
 }

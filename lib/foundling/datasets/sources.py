@@ -124,4 +124,12 @@ SOURCES: dict[str, Source] = {
         "unpack uvo_videos_sparse.zip (13 GB) beside them and run there: python UVOv1.0/video2frames.py --video_dir "
         "uvo_videos_sparse --frames_dir UVOv1.0/uvo_videos_sparse_frames",
     ),
+    "imagenet": Source(
+        (Part((), "", ("imagenet",), (("val", 50_000),)),),
+        "https://image-net.org/download-images",
+        "for research, with an account",
+        "ILSVRC 2012, validation images",
+        "from its page, unpack ILSVRC2012_img_val.tar and sort the images into val/<class>/ in imagenet/ in the data "
+        "folder, as torchvision.datasets.ImageNet does",
+    ),
 }

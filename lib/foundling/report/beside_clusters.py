@@ -5,13 +5,14 @@ from typing import Any
 from foundling.parameters_clustering import NETWORK, Clustering
 from foundling.report.published import published
 
-COMUS = "COMUS (Iteration 0)"
-SOURCES = {  # the table's name -> what the notebook's parameters call such a source
+SOURCES = {  # the table's name -> what the studies call such a source
     "Unsupervised saliency (DeepUSPS + BASNet)": NETWORK,
     "LOST": "lost",
     "DINOSeg": "dino_seg",
+    "Supervised saliency (BASNet)": "supervised",
 }
-TEXT = "Text 4.3 (Table 1 absent from extraction)"
+COMUS = ("comus", "cls", 256, -1, True, "keep")  # how it describes objects
+DISCOVERED = {"all": "all 81 categories", "iou20": "discovered (IoU>=20%)", "iou0": "has cluster (IoU>0%)"}
 
 
 def printed_miou() -> dict[str, float]:
@@ -22,6 +23,18 @@ def printed_miou() -> dict[str, float]:
         setting = dict(part.split("=") for part in row["setting"].split("; ") if "=" in part)
         if setting["self-learning"] == "no":
             found["spectral" if setting["spectral clustering"] == "yes" else "kmeans"] = row["value"]
+    return found
+
+
+def printed_discovered() -> dict[str, dict[str, float]]:
+    """COMUS, Table 3, on COCO val before self-training: mIoU (percent) of all classes, of those of an IoU of 20 or
+    more, and of those of an IoU above 0, and how many these are; the background is one of them."""
+    found: dict[str, dict[str, float]] = {}
+    for name, setting in DISCOVERED.items():
+        rows = published(
+            paper="comus", table="Table 3", method="Pseudo-masks", setting=f"Hungarian matching; {setting}"
+        )
+        found[name] = {row["metric"]: row["value"] for row in rows}
     return found
 
 
@@ -37,14 +50,37 @@ def printed_corret() -> dict[str, float]:
     return {f"{row['method']}, {row['pretraining'] or row['backbone']}": row["value"] for row in rows}
 
 
+def printed_imagenet(p: Clustering) -> float | None:
+    """Accuracy (percent) that COMUS, Table 12, prints for DINO on as many classes of ImageNet's validation images as a
+    run clusters like its objects, or None for a run under other conditions. (Which DINO it was is not stated.)"""
+    same = (
+        _whole(p, "imagenet", "val", "dino_vits8")
+        and _described(p) == COMUS
+        and (_name(p), p.region, p.clusters or p.classes, p.neighbours) == ("whole_image", "box", p.classes, 30)
+    )
+    rows = published(paper="comus", table="Table 12", method="DINO") if same else []
+    return next((row["value"] for row in rows if row["setting"].startswith(f"{p.classes} classes")), None)
+
+
 def is_comus(p: Clustering) -> bool:
     """Whether a run repeats the conditions of COMUS' pseudo-masks: VOC 2012 val, its network, saliency and clusters."""
-    described = (p.recipe, p.descriptor, p.side, p.block, p.colour, p.background)
+    return _as_comus(p, "voc12", "seg_val", 20, 0)
+
+
+def is_comus_on_coco(p: Clustering) -> bool:
+    """The same for COCO val2017, of whose images those with fewer than 1,000 annotated pixels are left out: its code
+    meant to keep them in val, and compares with a word that never occurs."""
+    return _as_comus(p, "coco", "val2017", 80, 1000)
+
+
+def _as_comus(p: Clustering, dataset: str, split: str, categories: int, least_labelled: int) -> bool:
     return (
-        _whole(p, "voc12", "seg_val", "dino_vits8")
-        and described == ("comus", "cls", 256, -1, True, "keep")
-        and (_name(p), p.saliency_network) == (NETWORK, "basnet_unsupervised")
-        and (p.region, p.min_area, p.clusters or 20, p.neighbours) == ("mask", 400, 20, 30)
+        _whole(p, dataset, split, "dino_vits8")
+        and _described(p) == COMUS
+        and _name(p) == NETWORK
+        and p.saliency_weights(p.source) == "basnet_unsupervised"
+        and (p.region, p.min_area, p.clusters or categories, p.neighbours) == ("mask", 400, categories, 30)
+        and p.least_labelled == least_labelled
     )
 
 
@@ -53,13 +89,15 @@ def is_retrieval(p: Clustering) -> bool:
 
     The paper names neither the images nor the network but for "DINO": taken are those of its main results.
     """
-    described = (p.recipe, p.descriptor, p.side, p.block, p.colour, p.background, p.region, p.min_area)
     return (
         _whole(p, "voc07", "trainval", "dino_vits16")
-        and described == ("lost", "cls", 256, -1, True, "keep", "box", 0)
-        and _name(p) == "lost"
-        and p.retrieved == 10
+        and _described(p) == ("lost", *COMUS[1:])
+        and (_name(p), p.region, p.min_area, p.retrieved) == ("lost", "box", 0, 10)
     )
+
+
+def _described(p: Clustering) -> tuple[Any, ...]:
+    return (p.recipe, p.descriptor, p.side, p.block, p.colour, p.background)
 
 
 def _whole(p: Clustering, dataset: str, split: str, backbone: str) -> bool:
