@@ -218,8 +218,8 @@ def dataset_options(parameters: Parameters) -> dict[str, Any]:
     options: dict[str, Any] = {"split": parameters.split or None, "root": from_root(parameters.root)}
     if parameters.dataset == "scenes":
         options["size"] = parameters.size
-    if classes := getattr(parameters, "classes", 0):
-        options |= {"classes": classes, "seed": parameters.seed}
+    if parameters.dataset == "imagenet" and isinstance(parameters, Clustering):
+        options |= {"classes": parameters.classes, "seed": parameters.seed}
     if parameters.annotations:
         options["annotations"] = from_root(parameters.annotations)
     return options
