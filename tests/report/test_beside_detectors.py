@@ -26,6 +26,7 @@ def parameters(split="trainval", parts=(), dataset="voc07", **changes) -> Simple
     values = {
         "dataset": dataset, "split": split, "limit": 0, "max_side": 0, "precision": "fp32", "backbone": "dino_vits16",
         "weights": "pretrained", "teacher": {"method": "lost", "k": 100, "facet": "keys"}, "clusters": 0,
+        "description": {"recipe": "lost", "descriptor": "cls", "side": 256, "colour": True, "background": "keep"},
         "clustering": "kmeans_lost", "train_limit": 0, "parts": lambda: list(parts),
     }  # fmt: skip
     return SimpleNamespace(**values | changes)
@@ -75,6 +76,7 @@ def test_detectors_of_clusters():
     assert od_beside(parameters("test", union, clusters=30), OD) == {"ap50": 34.0}
     assert od_beside(parameters("test", union, clusters=31), OD) == {}
     assert od_beside(parameters("test", union, clustering="spectral"), OD) == {}
+    assert od_beside(parameters("test", union, description={"recipe": "comus", "descriptor": "cls"}), OD) == {}
     assert od_beside(parameters("test", union), CAD) == {}
     assert od_beside(parameters(), OD) == {}
     pseudo = pseudo_beside(parameters("test"))

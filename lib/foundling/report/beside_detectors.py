@@ -15,6 +15,7 @@ from foundling.training.detection.detectron2_config import PRESETS
 SETS = {**EVAL_SETS, ("voc07", "test"): "VOC07_test"}
 LOST = {"method": "lost", "k": 100, "facet": "keys"}
 LOST_DEFAULTS = {"seed_similarity": "facet", "expansion": "facet", "centre": False}
+DESCRIBED = {"recipe": "lost", "descriptor": "cls", "side": 256, "colour": True, "background": "keep", "block": -1}
 UNION = "VOC07_trainval+VOC12_trainval"
 PRESET = {  # trained on -> the config that LOST's authors published for it; the union has that of its parts
     ("cad", "VOC07_trainval"): "VOC07_CAD",
@@ -63,7 +64,7 @@ def od_beside(p: Any, run: Any) -> dict[str, float]:
     ``run`` are the settings of the detector of clusters.
     """
     trained = train_set(p)
-    if not _whole(p) or not _is_lost(p) or not is_papers(run, "od", trained) or p.clustering != "kmeans_lost":
+    if not _whole(p) or not _is_lost(p) or not is_papers(run, "od", trained) or not _is_sorted(p):
         return {}
     found = _classes("LOST + OD†" if trained == UNION else "LOST + OD", SETS[p.dataset, p.split], p.clusters or 20)
     more = dict(_by_clusters(trained, SETS[p.dataset, p.split]))
@@ -72,9 +73,19 @@ def od_beside(p: Any, run: Any) -> dict[str, float]:
     return found
 
 
+def spread_beside(p: Any, run: Any) -> float | None:
+    """The standard deviation of AP50 over seeds of k-means that appendix A.5 prints for "LOST + OD†", or ``None``.
+
+    The paper has four; here every seed is one of k-means and of training.
+    """
+    if len(p.seeds) != 4 or "ap50" not in od_beside(p, run) or train_set(p) != UNION or (p.clusters or 20) != 20:
+        return None
+    return published(paper="lost", table="Text A.5", metric="AP50_std")[0]["value"]
+
+
 def pseudo_beside(p: Any) -> dict[str, float]:
     """AP50 of LOST's own boxes with their clusters, found in VOC07 test (Table 3), by class; ``ap50`` is their mean."""
-    if not _whole(p) or not _is_lost(p) or p.clustering != "kmeans_lost":
+    if not _whole(p) or not _is_lost(p) or not _is_sorted(p):
         return {}
     return _classes("LOST pseudo-boxes", SETS[p.dataset, p.split], p.clusters or 20)
 
@@ -102,6 +113,11 @@ def _whole(p: Any) -> bool:
 def _is_lost(p: Any) -> bool:
     given = LOST_DEFAULTS | p.teacher
     return (p.backbone, p.weights) == ("dino_vits16", "pretrained") and given == LOST | LOST_DEFAULTS
+
+
+def _is_sorted(p: Any) -> bool:
+    """Whether objects are described and clustered as LOST's are."""
+    return p.clustering == "kmeans_lost" and {"block": -1} | p.description == DESCRIBED
 
 
 def _printed(method: str, eval_set: str, trained: str = "") -> dict[str, float]:
