@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from commandline import foundling, read
+from foundling.types import Failure
 
 NETWORK = ("--backbone", "scenes_odin", "--device", "cpu")
 SIDE = 96
@@ -93,6 +94,7 @@ def test_photos_without_an_object_are_told_apart(photos, tmp_path, monkeypatch, 
     def without_the_last(*arguments, **options):
         described = describe_objects(*arguments, **options)
         described[-1] = np.nan
+        options["failures"].append(Failure("last.png", 11, "last.png, object 0: its mask is empty"))
         return described
 
     monkeypatch.setattr("foundling.categories.describe_objects", without_the_last)
@@ -101,7 +103,9 @@ def test_photos_without_an_object_are_told_apart(photos, tmp_path, monkeypatch, 
     assert read(tmp_path / "images.json")["categories"][-1] == {"id": 3, "name": "not sorted"}
     assert [entry["category_id"] for entry in read(tmp_path / "results.json")][-1] == 3
     assert "<h2>not sorted</h2>" in (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "2 categories of" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 categories of" in printed and "  not sorted: last.png, object 0: its mask is empty\n" in printed
+    assert read(tmp_path / "categories.json")["how"]["not_described"] == ["last.png, object 0: its mask is empty"]
 
 
 def test_one_category_is_none(photos, tmp_path, capsys):

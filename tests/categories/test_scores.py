@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import t
 
 from foundling.categories import Objects, objects_of_masks
 from foundling.categories.fitting import description_of, fitted
@@ -16,7 +15,6 @@ from foundling.categories.scores import (
     has_classes,
     image_classes,
     object_classes,
-    over_seeds,
     saliency_parts,
     with_labelled,
 )
@@ -139,16 +137,6 @@ def test_which_datasets_say_classes(scenes, tmp_path):
     assert has_classes(scenes)
     bare = open_dataset("folder", root=scenes[0].path.parent).subset(limit=2)
     assert not has_classes(bare)
-
-
-def test_intervals_over_seeds():
-    values = np.array([1.0, 2.0, 3.0, 6.0])
-    mean, low, high = over_seeds(values)
-    assert mean == 3 and (low, high) == pytest.approx(t.interval(0.95, 3, 3, values.std(ddof=1) / 2))
-    assert over_seeds(np.array([4.0])) == (4, None, None)
-    for wrong in ([], [1.0, np.nan]):
-        with pytest.raises(ParameterError, match="no scores of seeds"):
-            over_seeds(np.array(wrong, dtype=float))
 
 
 def test_what_a_number_of_objects_allows():

@@ -22,7 +22,6 @@ from foundling.saliency import (
     masks_of,
     predict_masks,
     saliency_masks,
-    without_small,
 )
 from foundling.saliency.masks import box_mask, union_mask
 from foundling.saliency.predict import enlarge, refined_maps, salient, squeeze
@@ -101,16 +100,12 @@ def test_all_objects_of_an_image_make_one_mask() -> None:
     assert union_mask(record | {"methods": {"m": {"masks": [], "boxes": []}}}, "m") is None
 
 
-def test_small_masks_count_as_none() -> None:
-    large, small = np.zeros((2, 30, 30), dtype=bool)
-    large[:21, :20], small[:20, :20] = True, True  # 420 and 400 pixels: the limit itself is too small
-    masks = SaliencyMasks(
-        "a", ("a", "b", "c"), np.array([[30, 30]] * 3), (encode_mask(large), encode_mask(small), None)
-    )
-    assert [mask is not None for mask in without_small(masks).masks] == [True, False, False]
-    assert without_small(masks, 0).masks == masks.masks
-    np.testing.assert_array_equal(masks.mask(0), large)
-    assert masks.mask(2).shape == (30, 30) and not masks.mask(2).any()
+def test_an_image_without_a_mask_has_an_empty_one() -> None:
+    mask = np.zeros((30, 20), dtype=bool)
+    mask[:21] = True
+    masks = SaliencyMasks("a", ("a", "b"), np.array([[30, 20]] * 2), (encode_mask(mask), None))
+    np.testing.assert_array_equal(masks.mask(0), mask)
+    assert masks.mask(1).shape == (30, 20) and not masks.mask(1).any()
 
 
 def test_agreement_is_a_vote_of_the_sources() -> None:
@@ -237,20 +232,21 @@ def test_sources_share_one_interface(network: SaliencyNetwork, backbone: Backbon
     assert abs(middle.mean() - 0.5) < 0.03
 
 
-def test_results_are_kept_and_small_masks_left_out(
+def test_results_are_kept_in_folders_of_their_own(
     network: SaliencyNetwork, backbone: Backbone, samples: list[Sample], tmp_path: Path
 ) -> None:
     sources: dict[str, dict[str, Any]] = {"lost": {}, "net": {"source": "network", "scale": "batch", "batch_size": 3}}
     out = tmp_path / "out"
     first = saliency_masks(sources, samples, backbone, network, out=out, progress=False)
-    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    files = set(out.rglob("*.json"))
     assert {path.relative_to(out).as_posix() for path in files} == {
         "discovery/boxes_000000.json", "networks/net/boxes_000000.json",
     }  # fmt: skip
     again = saliency_masks(sources, samples[:3], backbone, network, out=tmp_path / "b", progress=False)
     assert again["lost"].masks == first["lost"].masks[:3]
-    large = saliency_masks(sources, samples, backbone, network, out=out, above=10**6, progress=False)
-    assert not any(large["lost"].masks) and not any(large["net"].masks)
+    kept = saliency_masks(sources, samples, backbone, network, out=out, progress=False)
+    assert [masks.masks for masks in kept.values()] == [masks.masks for masks in first.values()]
+    assert set(out.rglob("*.json")) == files
 
 
 @pytest.mark.parametrize(

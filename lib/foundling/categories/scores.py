@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.stats import t
+from jaxtyping import Int
 
 from foundling.categories.crops import RLE, Objects
 from foundling.datasets.base import Dataset
@@ -17,7 +16,6 @@ from foundling.datasets.semantic import LabelMap, semantic_truth
 from foundling.datasets.voc import MASKS
 from foundling.discovery.export import encode_mask
 from foundling.errors import ImageError, ParameterError
-from foundling.evaluation.bootstrap import CONFIDENCE, Interval
 from foundling.evaluation.segmentation import confusion
 from foundling.saliency import SaliencyMasks
 from foundling.types import VOID, Failure
@@ -128,17 +126,3 @@ def cluster_confusions(
     tables[images, 0] = counts[images, 0]
     tables[images, rows] = counts[images, 1]
     return tables
-
-
-def over_seeds(values: Float[np.ndarray, " seed"], confidence: float = CONFIDENCE) -> Interval:
-    """The mean over seeds and Student's interval for it: where the mean of many seeds lies, on these images.
-
-    One seed has no interval. Raises :class:`ParameterError` for a value that is not finite.
-    """
-    if not len(values) or not np.isfinite(values).all():
-        raise ParameterError(f"{values.tolist()} are no scores of seeds: give one or more, all finite")
-    mean, count = float(values.mean()), len(values)
-    if count == 1:
-        return Interval(mean, None, None)
-    reach = float(t.ppf((1 + confidence) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    return Interval(mean, mean - reach, mean + reach)

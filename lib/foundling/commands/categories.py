@@ -12,7 +12,7 @@ from foundling.errors import ParameterError
 if TYPE_CHECKING:
     from foundling.backbones import Backbone
     from foundling.discovery.stream import Found
-    from foundling.types import Sample
+    from foundling.types import Failure, Sample
 
 FILE = "categories.json"
 UNSORTED = "not sorted"
@@ -74,8 +74,9 @@ def sort_photos(
 
     objects = objects_of_found(found, label, masks=True)
     settings = description_of(backbone.name)
+    failures: list[Failure] = []
     x = describe_objects(
-        backbone, samples, objects, **settings, precision=precision, batch_size=batch_size, failures=[]
+        backbone, samples, objects, **settings, precision=precision, batch_size=batch_size, failures=failures
     )
     count = int(np.isfinite(x).all(axis=1).sum())
     if count < max(LEAST, categories):
@@ -91,6 +92,7 @@ def sort_photos(
     last = np.where(labels < 0, categories, labels)
     order = np.lexsort((np.arange(len(samples)), np.nan_to_num(distances, nan=np.inf), last))
     told = {"method": label, "neighbours": neighbours, "flags": list(groups.flags), **settings}
+    told |= {"not_described": [failure.error for failure in failures]}
     return Sorting(labels, tuple(order.tolist()), categories, told)
 
 
@@ -107,6 +109,7 @@ def content(sorting: Sorting, samples: Sequence["Sample"], found: "Found") -> di
 
 
 def told(sorting: Sorting) -> str:
-    """The line about the groups that the command prints."""
+    """What the command prints about the groups: a line, and one for each object that could not be described."""
     sizes = np.bincount(sorting.labels[sorting.labels >= 0], minlength=sorting.count)
-    return f"{sorting.count} categories of {', '.join(map(str, sizes))} photos"
+    lines = [f"{sorting.count} categories of {', '.join(map(str, sizes))} photos"]
+    return "\n".join(lines + [f"  not sorted: {reason}" for reason in sorting.described["not_described"]])

@@ -4,7 +4,7 @@ A mask is one of the original image's pixels; :func:`saliency_masks` gives one a
 """
 
 from foundling.saliency.basnet import Basnet
-from foundling.saliency.masks import SaliencyMasks, agreement, without_small
+from foundling.saliency.masks import SaliencyMasks, agreement
 from foundling.saliency.network import NETWORKS, SaliencyNetwork, load_saliency_network
 from foundling.saliency.predict import predict_masks
 from foundling.saliency.sources import SALIENCY, masks_of, saliency_masks
@@ -20,5 +20,4 @@ __all__ = [
     "masks_of",
     "predict_masks",
     "saliency_masks",
-    "without_small",
 ]

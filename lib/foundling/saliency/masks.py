@@ -1,7 +1,7 @@
 """What a source of saliency says of a set of images: one mask an image, or none."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,6 @@ from foundling.discovery.chunks import Record
 from foundling.discovery.export import decode_mask, encode_mask, pixel_mask
 from foundling.errors import ParameterError
 from foundling.types import Failure
-
-SMALLEST = 400  # pixels of the original image above which COMUS keeps a mask (its crop would say nothing otherwise)
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,6 @@ class SaliencyMasks:
         """The pixels of image ``i`` that stand out: none where there is no mask."""
         encoded = self.masks[i]
         return np.zeros(tuple(self.sizes[i]), dtype=bool) if encoded is None else decode_mask(encoded)
-
-
-def without_small(found: SaliencyMasks, above: int = SMALLEST) -> SaliencyMasks:
-    """The same without the masks of ``above`` pixels or fewer (COMUS, ``min_size``)."""
-    kept = tuple(mask if mask is not None and decode_mask(mask).sum() > above else None for mask in found.masks)
-    return replace(found, masks=kept)
 
 
 def agreement(sources: Sequence[SaliencyMasks], least: float = 0.5) -> SaliencyMasks:

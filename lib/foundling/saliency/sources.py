@@ -10,7 +10,7 @@ from foundling.backbones import Backbone
 from foundling.discovery.methods import METHODS
 from foundling.discovery.stream import Found, discover_images
 from foundling.errors import ParameterError
-from foundling.saliency.masks import SaliencyMasks, union_mask, without_small
+from foundling.saliency.masks import SaliencyMasks, union_mask
 from foundling.saliency.network import SaliencyNetwork, load_saliency_network
 from foundling.saliency.predict import predict_masks
 from foundling.types import Sample
@@ -33,7 +33,6 @@ def saliency_masks(
     network: SaliencyNetwork | None = None,
     *,
     out: Path | None = None,
-    above: int = 0,
     progress: bool = True,
     **options: Any,
 ) -> dict[str, SaliencyMasks]:
@@ -43,7 +42,7 @@ def saliency_masks(
     one of :data:`SALIENCY`, or as a control any method of :data:`foundling.discovery.METHODS`. Those of methods are the
     method's, and all methods share one pass of ``backbone``; those of ``"network"`` are ``scale`` and ``batch_size`` of
     :func:`foundling.saliency.predict_masks`, and ``weights``, by which :func:`load_saliency_network` finds another
-    network than ``network``. Masks of ``above`` pixels or fewer count as none (COMUS: 400).
+    network than ``network``.
 
     With ``out``, results are kept in folders of it, and used again. ``options`` are those of
     :func:`foundling.discovery.discover_images`. Raises :class:`ParameterError`, before any image is read, for a source
@@ -68,7 +67,7 @@ def saliency_masks(
         chosen = {name: value for name, value in settings.items() if name in PREDICTION}
         folder = None if out is None else out / "networks" / label
         found[label] = predict_masks(networks[label], samples, out=folder, progress=progress, **chosen)
-    return {label: without_small(found[label], above) if above else found[label] for label in plan}
+    return {label: found[label] for label in plan}
 
 
 def _network(
