@@ -26,7 +26,7 @@ def parameters(split="trainval", parts=(), dataset="voc07", **changes) -> Simple
     values = {
         "dataset": dataset, "split": split, "limit": 0, "max_side": 0, "precision": "fp32", "backbone": "dino_vits16",
         "weights": "pretrained", "teacher": {"method": "lost", "k": 100, "facet": "keys"}, "clusters": 0,
-        "description": {"recipe": "lost", "descriptor": "cls", "side": 256, "colour": True, "background": "keep"},
+        "description": {"recipe": "lost", "descriptor": "cls", "side": 256, "facet": "tokens"},
         "clustering": "kmeans_lost", "train_limit": 0, "parts": lambda: list(parts),
     }  # fmt: skip
     return SimpleNamespace(**values | changes)

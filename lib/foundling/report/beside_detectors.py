@@ -15,7 +15,8 @@ from foundling.training.detection.detectron2_config import PRESETS
 SETS = {**EVAL_SETS, ("voc07", "test"): "VOC07_test"}
 LOST = {"method": "lost", "k": 100, "facet": "keys"}
 LOST_DEFAULTS = {"seed_similarity": "facet", "expansion": "facet", "centre": False}
-DESCRIBED = {"recipe": "lost", "descriptor": "cls", "side": 256, "colour": True, "background": "keep", "block": -1}
+DESCRIBED = {"recipe": "lost", "descriptor": "cls", "side": 256}
+DESCRIBED_DEFAULTS = {"colour": True, "background": "keep", "block": -1, "norm": "last"}
 UNION = "VOC07_trainval+VOC12_trainval"
 PRESET = {  # trained on -> the config that LOST's authors published for it; the union has that of its parts
     ("cad", "VOC07_trainval"): "VOC07_CAD",
@@ -117,7 +118,8 @@ def _is_lost(p: Any) -> bool:
 
 def _is_sorted(p: Any) -> bool:
     """Whether objects are described and clustered as LOST's are."""
-    return p.clustering == "kmeans_lost" and {"block": -1} | p.description == DESCRIBED
+    given = DESCRIBED_DEFAULTS | {name: value for name, value in p.description.items() if name != "facet"}
+    return p.clustering == "kmeans_lost" and given == DESCRIBED | DESCRIBED_DEFAULTS
 
 
 def _printed(method: str, eval_set: str, trained: str = "") -> dict[str, float]:
