@@ -10,7 +10,8 @@ from pycocotools import mask as rle_codec
 
 from foundling.datasets import open_dataset
 from foundling.datasets.index_masks import write_labels
-from foundling.datasets.semantic import read_semantic, semantic_truth
+from foundling.datasets.semantic import as_voc, read_semantic, semantic_truth, with_objects
+from foundling.datasets.voc import CATEGORIES
 from foundling.errors import DataMissing, ImageError, ParameterError
 from small_datasets import coco_annotation, make_coco, make_voc_masks
 
@@ -115,6 +116,63 @@ def test_scenes_hold_their_instances(tmp_path: Path) -> None:
         for mask, label in zip(sample.target.masks, sample.target.labels, strict=True):
             expected += rle_codec.decode(mask).astype(int) * (label + 1)  # visible pixels do not overlap
         np.testing.assert_array_equal(labels, expected)
+
+
+COCO_NAMES = {"aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle",
+              "pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv"}  # fmt: skip
+
+
+def make_twenty(folder: Path) -> Path:
+    """Two images; VOC's classes under COCO's names, in another order, and two others among them."""
+    names = ["giraffe", *(COCO_NAMES.get(name, name) for name in reversed(CATEGORIES)), "banana"]
+    number = {name: i for i, name in enumerate(names, 1)}
+    entries = [
+        coco_annotation(1, (0, 0, 20, 20), number["giraffe"], id=1),
+        coco_annotation(1, (10, 10, 20, 20), number["couch"], id=2),
+        coco_annotation(1, (25, 25, 10, 10), number["person"], id=3, iscrowd=0),
+        coco_annotation(2, (0, 0, 30, 31), number["banana"], id=4),
+        coco_annotation(2, (10, 20, 20, 18), number["dog"], id=5),
+    ]
+    file = make_coco(folder, {1: "a.png", 2: "b.png", 3: "c.png"}, entries)
+    content = json.loads(file.read_text())
+    content["categories"] = [{"id": i, "name": name} for name, i in number.items()]
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_coco_as_voc_has_the_shared_classes_alone(tmp_path: Path) -> None:
+    """Another object that hides one of the twenty is not there: the pixels are those of the one below."""
+    whole = open_dataset("coco", root=tmp_path, annotations=make_twenty(tmp_path))
+    dataset = as_voc(whole)
+    assert dataset.categories == CATEGORIES and dataset.category_ids == tuple(range(1, 21))
+    expected = np.zeros((40, 60), dtype=np.uint8)
+    expected[25:35, 25:35] = 1 + CATEGORIES.index("person")
+    expected[10:30, 10:30] = 1 + CATEGORIES.index("sofa")
+    np.testing.assert_array_equal(semantic_truth(dataset[0], dataset), expected)
+    assert (semantic_truth(whole[0], whole)[10:20, 10:20] == 1).all()  # the giraffe
+    assert not semantic_truth(dataset[2], dataset).any()
+    assert [len(sample.target) for sample in dataset if sample.target is not None] == [2, 1, 0]
+    np.testing.assert_array_equal(semantic_truth(as_voc(dataset)[0], dataset), expected)  # VOC's own names stay
+
+
+def test_what_lacks_a_class_of_voc_is_not_made_into_it(tmp_path: Path) -> None:
+    scenes = open_dataset("scenes", root=tmp_path, size=96, count=1)
+    with pytest.raises(ParameterError, match=r"scenes has no category aeroplane, bicycle, bird \(20 of VOC's 20 are"):
+        as_voc(scenes)
+
+
+def test_images_with_few_labelled_pixels_are_left_out(tmp_path: Path) -> None:
+    """Pixels of two objects count once: 775 of the first image, 1070 of the second, none of the third."""
+    dataset = open_dataset("coco", root=tmp_path, annotations=make_twenty(tmp_path))
+    kept = with_objects(dataset)
+    assert [sample.name for sample in kept] == ["b.png"]
+    assert kept.problems == ("2 × image with fewer than 1000 pixels of objects (dropped): a.png, c.png",)
+    pixels = [np.count_nonzero(semantic_truth(sample, dataset)) for sample in dataset]
+    assert pixels == [775, 1070, 0]
+    assert len(with_objects(dataset, 775)) == 2 and len(with_objects(dataset, 776)) == 1
+    assert [len(with_objects(as_voc(dataset), least)) for least in (300, 400)] == [2, 1]
+    with pytest.raises(ParameterError, match="coco: in none of its 3 images do masks cover 2000 pixels"):
+        with_objects(dataset, 2000)
 
 
 def test_datasets_without_classes_of_pixels_are_refused(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def write_pseudo_masks(
     for row, image in enumerate(objects.images.tolist()):
         of_image[image].append(row)
     files = [folder / name for name in file_names([sample.name for sample in samples])]
-    kept = _kept(folder, files, _digest(objects, labels, leave_out))
+    kept = kept_maps(folder, files, _digest(objects, labels, leave_out))
     written, left_out, failures = list[Path | None](), list[str](), list[Failure]()
     for index, (sample, rows, file) in enumerate(zip(samples, of_image, files, strict=True)):
         if leave_out and rows and (labels[rows] < 0).all():
@@ -140,8 +140,12 @@ def _digest(objects: Objects, labels: Int[np.ndarray, " object"], leave_out: boo
     return f"{told.hexdigest()}{' left out' if leave_out else ''}"
 
 
-def _kept(folder: Path, files: Sequence[Path], digest: str) -> set[Path]:
-    """The files that an earlier run made of the same; what one made of something else is removed."""
+def kept_maps(folder: Path, files: Sequence[Path], digest: str) -> set[Path]:
+    """Which of ``files`` an earlier run made of the same; what one made of something else is removed.
+
+    ``digest`` says what the label maps of ``folder`` are made of, and is noted there. Raises :class:`ParameterError`
+    if a file that was not made here is in the way.
+    """
     note = folder / MADE_OF
     first, names = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else ("", [])
     made = {folder / name for name in names if (folder / name).is_file()}

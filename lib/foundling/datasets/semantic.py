@@ -1,19 +1,31 @@
 """Semantic label maps: the class of every pixel, from VOC's index PNGs or from the masks of instances."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from pycocotools import mask as rle_codec
 
-from foundling.datasets.base import Dataset
+from foundling.datasets.base import Dataset, describe
 from foundling.datasets.images import image_size, read_image
 from foundling.datasets.index_masks import read_labels
-from foundling.datasets.voc import AUGMENTED, MASKS
+from foundling.datasets.voc import AUGMENTED, CATEGORIES, MASKS
 from foundling.datasets.voc_masks import AUGMENTED_MAPS, MAPS
 from foundling.errors import ImageError, ParameterError
-from foundling.types import VOID, Sample
+from foundling.types import VOID, Sample, Target
+
+VOC_NAMES = {
+    "airplane": "aeroplane",
+    "couch": "sofa",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "tv": "tvmonitor",
+}  # of COCO's categories that VOC calls otherwise
+LEAST_PIXELS = 1000  # that are annotated in an image which COMUS takes from COCO
 
 LabelMap = UInt8[np.ndarray, "height width"]
 
@@ -86,3 +98,56 @@ def size_of(sample: Sample) -> tuple[int, int]:
         return image_size(sample.path)
     image = read_image(sample.path, orient=True)
     return image.height, image.width
+
+
+def as_voc(dataset: Dataset) -> Dataset:
+    """A dataset with COCO's categories as one with VOC's twenty: objects of all others are left out.
+
+    What COMUS' transfer from VOC to COCO is measured on (Sec. 4.4, Table 4). Names and numbers of categories are VOC's.
+    Pixels that only other objects have become background. Raises :class:`ParameterError` if one of the twenty is
+    missing.
+    """
+    names = [VOC_NAMES.get(name, name) for name in dataset.categories]
+    if missing := [name for name in CATEGORIES if name not in names]:
+        raise ParameterError(
+            f"{dataset.name} has no category {', '.join(missing[:3])} ({len(missing)} of VOC's 20 are missing): this "
+            "wants COCO's 80, or VOC's own"
+        )
+    number = np.array([CATEGORIES.index(name) if name in CATEGORIES else -1 for name in names])
+    samples = tuple(
+        sample if sample.target is None else replace(sample, target=_renumbered(sample.target, number))
+        for sample in dataset
+    )
+    return replace(dataset, samples=samples, categories=CATEGORIES, category_ids=tuple(range(1, len(CATEGORIES) + 1)))
+
+
+def _renumbered(target: Target, number: np.ndarray) -> Target:
+    labels = number[target.labels]
+    kept = labels >= 0
+    chosen: dict[str, Any] = {
+        name: getattr(target, name)[kept] for name in ("boxes", "difficult", "truncated", "crowd")
+    }
+    masks = None if target.masks is None else [mask for mask, k in zip(target.masks, kept, strict=True) if k]
+    return Target(labels=labels[kept].astype(np.int64), masks=masks, **chosen)
+
+
+def with_objects(dataset: Dataset, least: int = LEAST_PIXELS) -> Dataset:
+    """The images in which the masks of objects cover ``least`` pixels or more, together.
+
+    COMUS' code drops the others from COCO, for training and for evaluation, as it does images without masks.
+    ``Dataset.problems`` counts them. Raises :class:`ParameterError` if none is left.
+    """
+    covered = [_covered(sample.target) >= least for sample in dataset]
+    if not any(covered):
+        raise ParameterError(f"{dataset.name}: in none of its {len(dataset)} images do masks cover {least} pixels")
+    few = [sample.name for sample, enough in zip(dataset, covered, strict=True) if not enough]
+    told = describe({f"image with fewer than {least} pixels of objects (dropped)": few})
+    kept = tuple(sample for sample, enough in zip(dataset, covered, strict=True) if enough)
+    return replace(dataset, samples=kept, problems=(*dataset.problems, *told))
+
+
+def _covered(target: Target | None) -> int:
+    """How many pixels the masks have, those of several counted once."""
+    if target is None or not target.masks:
+        return 0
+    return int(rle_codec.area(rle_codec.merge(target.masks)))

@@ -27,16 +27,20 @@ class Body(NamedTuple):
 
 
 def load_body(settings: Detector) -> Body:
-    """The backbone that ``settings`` name, with its weights.
+    """The backbone that ``settings`` name, with its weights; raises as :func:`named_body`."""
+    return named_body(settings.network, settings.weights)
+
+
+def named_body(network: str, name: str) -> Body:
+    """The backbone that a ``network`` stands on ("vit", or another for a ResNet-50), with the weights called ``name``.
 
     Raises WeightsError for weights that are missing, damaged, or of another kind of network.
     """
-    convolutional, name = settings.network != "vit", settings.weights
-    if name == "random" and convolutional:
+    if name == "random" and network != "vit":
         return empty_body("resnet50", {}, IMAGENET_MEAN, IMAGENET_STD)
     if name == "random" or name in BACKBONES:
         entry = BACKBONES["scenes_odin" if name == "random" else name]
-        _check_kind(settings, name, entry.architecture == "resnet50", entry.family == "vit")
+        _check_kind(network, name, entry.architecture == "resnet50", entry.family == "vit")
         body = empty_body(entry.architecture, dict(entry.options), entry.mean, entry.std)
         if name != "random":
             state = load_backbone(entry.name, device="cpu").network.state_dict()
@@ -44,7 +48,7 @@ def load_body(settings: Detector) -> Body:
         return body
     trained = read_trained(name)
     resnet = trained.architecture == "resnet50" and is_common_resnet(trained)
-    _check_kind(settings, name, resnet, trained.architecture.startswith("vit"))
+    _check_kind(network, name, resnet, trained.architecture.startswith("vit"))
     options = {} if resnet else trained.options
     body = empty_body(trained.architecture, options, trained.mean, trained.std)
     fill(body.network, trained.backbone, trained)
@@ -62,12 +66,12 @@ def empty_body(architecture: str, options: dict[str, Any], mean: Sequence[float]
     return Body(network, architecture, dict(options), tuple(mean), tuple(std))
 
 
-def _check_kind(settings: Detector, name: str, resnet: bool, vit: bool) -> None:
-    wanted, given = ("a ViT", vit) if settings.network == "vit" else ("a ResNet-50", resnet)
-    if settings.weights != "random" and not given:
+def _check_kind(network: str, name: str, resnet: bool, vit: bool) -> None:
+    wanted, given = ("a ViT", vit) if network == "vit" else ("a ResNet-50", resnet)
+    if name != "random" and not given:
         raise WeightsError(
-            f"weights = {name} is not what network = {settings.network} stands on, {wanted}: choose other weights, or "
-            "another network (vit, r50_c4, r50_fpn)"
+            f"weights = {name} is not what network = {network} stands on, {wanted}: choose other weights, or another "
+            "network"
         )
 
 

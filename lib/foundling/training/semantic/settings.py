@@ -1,0 +1,97 @@
+"""What the training of a semantic segmenter is told, checked before anything runs. Importing it imports no torch.
+
+The defaults are for scenes of 128 pixels on a laptop; "the paper's" are those of COMUS on VOC (appendix B.2, Table 11,
+and the authors' code where it says more), those on COCO after them.
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from foundling.training.settings import Steps
+
+
+class Semantic(Steps):
+    """A segmenter on label maps that were found: one round of COMUS' self-training (Alg. 2)."""
+
+    objective: Literal["semantic"] = Field("semantic", description="semantic")
+    network: Literal["deeplab_r50", "vit"] = Field(
+        "vit",
+        description="deeplab_r50: DeepLabv3 on a ResNet-50; vit: a light head on a ViT; the paper's: deeplab_r50",
+    )
+    weights: str = Field(
+        "scenes_odin",
+        min_length=1,
+        description="what the encoder starts from, in every round: a name in foundling.backbones.BACKBONES, the path "
+        "of a file that `foundling train` wrote, or random; the paper's: dino_resnet50",
+    )
+    output_stride: Literal[8, 16, 32] = Field(
+        8, description="deeplab_r50 only: pixels a cell of the encoder's last map; the paper's: 8"
+    )
+    channels: int = Field(64, ge=8, le=4096, description="vit only: channels of its head")
+    detail: int = Field(
+        16, ge=0, le=1024, description="vit only: channels, at 4 pixels a cell, that its head has of the image; 0: none"
+    )
+
+    side: int = Field(
+        96,
+        ge=32,
+        le=2048,
+        multiple_of=8,
+        description="side of the crop that a step sees, in pixels; the paper's: 512, 256",
+    )
+    test_side: int = Field(
+        128,
+        ge=32,
+        le=4096,
+        multiple_of=8,
+        description="side of the square that an image is resized to when the segmenter is used; the paper's: 512, 256",
+    )
+    min_area: float = Field(0.5, gt=0, description="smallest area of a crop, of the image's; the paper's: 0.5, 0.2")
+    max_area: float = Field(
+        1.0,
+        gt=0,
+        description="largest area of a crop; what is not inside the image is drawn again; the paper's: 2, 1",
+    )
+    keep_empty: bool = Field(
+        False,
+        description="train on images whose map is all background, too; the paper's: no in round 1, yes in round 2",
+    )
+
+    epochs: int = Field(
+        0, ge=0, description="how often each image is seen: sets steps; 0: steps counts; the paper's: 10, then 5; 1"
+    )
+    steps: int = Field(500, ge=1, description="number of steps, unless epochs is given; the paper's: epochs")
+    batch: int = Field(16, ge=2, description="images a step over all devices together; the paper's: 56")
+    optimiser: Literal["adamw"] = Field(
+        "adamw", description="adamw, which without a decay of weights is Adam; the paper's: Adam"
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "cosine", description="of the learning rate after the warm-up; the paper's: constant"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate; the paper's: 6e-5")
+    encoder_rate: float = Field(
+        0.1, ge=0, le=1, description="learning rate of the encoder, as a share; 0: it stays as it is; the paper's: 1"
+    )
+    warmup: int = Field(20, ge=0, description="steps of linear warm-up; the paper's: 0")
+    weight_decay: float = Field(0.0, ge=0, description="none for biases and norms; the paper's: 0")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second decay; the paper's: 0.999")
+    clip: float = Field(0.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 0")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; the loss is in fp32")
+
+    @model_validator(mode="after")
+    def _areas(self) -> "Semantic":
+        if self.min_area > self.max_area:
+            raise ValueError(f"min_area = {self.min_area} must be at most max_area = {self.max_area}")
+        if self.min_area > 1:
+            raise ValueError(f"min_area = {self.min_area}: a crop inside the image has an area of 1 at most")
+        return self
+
+    @model_validator(mode="after")
+    def _norms(self) -> "Semantic":
+        if self.network == "deeplab_r50" and self.batch < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate = {self.accumulate} takes a batch of {self.batch} apart into single images: the batch "
+                "normalisation of deeplab_r50 needs two or more at a time"
+            )
+        return self
