@@ -6,6 +6,7 @@ notebook 05 is made of.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,15 @@ from jaxtyping import Float, Int
 from foundling.categories.crops import Objects
 from foundling.datasets import Dataset, open_dataset
 from foundling.errors import ParameterError
+from foundling.evaluation import to_results
+from foundling.files import write_bytes
 from foundling.parameters import from_root
 from foundling.parameters_detection import DetectorTraining
+from foundling.training.detected import detect_images
+from foundling.training.detection.predict import TrainedDetector
 from foundling.training.detection.settings import Detector
+from foundling.training.detection.task import train_detector
+from foundling.training.loop import Outcome
 from foundling.training.pseudo_labels import PseudoLabels
 from foundling.training.settings import MAY_CHANGE
 from foundling.types import Detections, Sample
@@ -91,6 +98,41 @@ def run_path(folder: Path, name: str, settings: Detector, labels: PseudoLabels) 
     told = settings.model_dump(mode="json", exclude=set(MAY_CHANGE))
     text = json.dumps([told, labels.identity], sort_keys=True)
     return folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def train(
+    samples: Sequence[Sample],
+    labels: PseudoLabels,
+    settings: Detector,
+    folder: Path,
+    name: str,
+    *,
+    minutes: float = 0.0,
+    cpu: bool = False,
+) -> Outcome:
+    """Train a detector, or go on with it, in ``folder``; ``minutes`` (0: no limit) stop it, and that is told.
+
+    See :func:`run_path` for its file, and :func:`foundling.training.detection.task.train_detector` for what is raised.
+    """
+    out = run_path(folder, name, settings, labels)
+    outcome = train_detector(samples, labels, settings, out, minutes=minutes or math.inf, cpu=cpu)
+    if not outcome.finished:
+        print(f"{name}: stopped after {outcome.steps} of {settings.steps} steps; run again to go on")
+    return outcome
+
+
+def look(
+    detector: TrainedDetector, samples: Sequence[Sample], folder: Path, failures: dict[str, str]
+) -> dict[int, Detections]:
+    """What ``detector`` finds in each image, by image id; kept in ``folder``, and as COCO results in ``folder``.json.
+
+    The name of an image that cannot be used, and why, are added to ``failures``.
+    """
+    found = detect_images(detector, samples, out=folder)
+    failures |= {failure.name: failure.error for failure in found.failures}
+    detected = found.detections(samples)
+    write_bytes(folder.with_name(f"{folder.name}.json"), f"{json.dumps(to_results(detected))}\n".encode())
+    return detected
 
 
 def surest(detected: Mapping[int, Detections], samples: Sequence[Sample], label: int, count: int) -> Objects:
