@@ -165,7 +165,7 @@ def test_labels_of_a_segmenter_are_its_surest(
 
 
 def test_files_of_other_kinds_are_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="there is no such file; name a file that train_instances wrote"):
+    with pytest.raises(WeightsError, match="there is no such file; name one that train_instances wrote"):
         load_instances(tmp_path / "none.safetensors")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(trained.read_bytes()[:1000])

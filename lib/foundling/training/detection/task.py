@@ -9,12 +9,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Generator, Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
-from foundling import provenance
 from foundling.errors import ParameterError
-from foundling.training import checkpoints
-from foundling.training import optimiser as optimisers
+from foundling.training import checkpoints, tuning
 from foundling.training.data import order
 from foundling.training.detection.bodies import Body, load_body
 from foundling.training.detection.engines import make_engine
@@ -28,7 +25,6 @@ from foundling.training.task import Task
 from foundling.types import Sample
 
 METHOD = "detector"  # what an exported file says it is
-NORMS = (BATCH_NORM, nn.LayerNorm, FrozenBatchNorm2d)
 
 
 def train_detector(
@@ -95,23 +91,7 @@ class DetectorTask(Task):
         return [self.detector.backbone] if self.settings.engine == "torchvision" else []
 
     def make_optimiser(self, settings: Detector) -> torch.optim.Optimizer:
-        """SGD with momentum, or AdamW; norms are not decayed, and the backbone learns at its own rate."""
-        norms = {id(p) for part in self.modules() if isinstance(part, NORMS) for p in part.parameters(recurse=False)}
-        body = {id(p) for p in self.body.network.parameters()}
-        groups = []
-        for in_body in (False, True):
-            for in_norm in (False, True):
-                chosen = [
-                    p
-                    for p in self.detector.parameters()
-                    if p.requires_grad and (id(p) in body) == in_body and (id(p) in norms) == in_norm
-                ]
-                decay, rate = 0.0 if in_norm else settings.weight_decay, settings.backbone_rate if in_body else 1.0
-                if chosen:
-                    groups.append({"params": chosen, "weight_decay": decay, "rate": rate})
-        if settings.optimiser == "sgd":
-            return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.beta1)
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2))
+        return tuning.make_optimiser(self.detector, self.body.network, settings)
 
     def learning_rate(self, step: int, settings: Any) -> float:
         return learning_rate(step, settings)
@@ -122,7 +102,11 @@ class DetectorTask(Task):
             with torch.random.fork_rng(devices=[]), run.accelerator.autocast():
                 torch.manual_seed(run.settings.seed)
                 detector = with_precise_norms(detector, self._norm_views(run), lambda copy, views: copy(*views))
-        checkpoints.export(file, detector.state_dict(), about(self, run))
+        checkpoints.export(file, detector.state_dict(), self.about(run))
+
+    def about(self, run: Run) -> dict[str, Any]:
+        """What the exported file says of itself."""
+        return {**tuning.about(self.body, self.classes, run, METHOD), "engine": run.settings.engine}
 
     def _norm_views(self, run: Run) -> Iterator[tuple[list[Any], ...]]:
         """What the first batches of the run are to the detector, as many as its norms' statistics are taken over."""
@@ -141,32 +125,5 @@ def mirrored(boxes: Tensor, width: int) -> Tensor:
 
 
 def learning_rate(step: int, settings: Detector) -> float:
-    """The learning rate of step number ``step``, from 0: a linear warm-up, then steps down, or a cosine to zero.
-
-    The warm-up is Detectron2's: it starts from a share ``warmup_factor`` and reaches the full rate at step ``warmup``.
-    """
-    highest, share = settings.learning_rate, 1.0
-    if step < settings.warmup:
-        share = settings.warmup_factor + (1 - settings.warmup_factor) * step / settings.warmup
-    if settings.schedule == "cosine":
-        return highest * share if step < settings.warmup else optimisers.learning_rate(step, settings)
-    return highest * share * settings.gamma ** sum(step >= fall for fall in settings.decay_at)
-
-
-def about(task: DetectorTask, run: Run) -> dict[str, Any]:
-    """What the exported file says of itself: how to make the network again, what it was trained on, and how."""
-    versions = provenance.versions()
-    return {
-        "architecture": task.body.architecture,
-        "arguments": task.body.options,
-        "classes": list(task.classes),
-        "data": run.images.identity,
-        "engine": run.settings.engine,
-        "mean": task.body.mean,
-        "method": METHOD,
-        "precision": "half",
-        "settings": run.settings.model_dump(),
-        "std": task.body.std,
-        "steps": run.done,
-        "versions": {name: versions[name] for name in ("foundling", "torch", "timm", "numpy")},
-    }
+    """The learning rate of step number ``step``, from 0: a linear warm-up, then steps down, or a cosine to zero."""
+    return tuning.learning_rate(step, settings, settings.decay_at, settings.gamma)

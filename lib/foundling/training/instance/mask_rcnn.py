@@ -15,11 +15,11 @@ from foundling.training.detection.heads import BoxHeads, Resizing, box_losses
 from foundling.training.detection.networks import BOX_WEIGHTS, make_detector
 from foundling.training.detection.task import DetectorTask
 from foundling.training.instance.images import MaskedBatch
-from foundling.training.instance.settings import MaskRcnn
+from foundling.training.instance.settings import METHOD, MaskRcnn
 from foundling.training.instance.targets import boxes_of
 from foundling.training.instance.views import resize_masks
-from foundling.training.instance.writing import export_segmenter
 from foundling.training.running import Run
+from foundling.training.tuning import about
 
 TargetedImages = list[tuple[Tensor, dict[str, Tensor]]]
 
@@ -42,8 +42,8 @@ class MaskRcnnTask(DetectorTask):
             views.append((image, {"boxes": boxes_of(masks), "labels": labels + 1, "masks": masks}))
         return views
 
-    def export(self, run: Run, file: Any) -> None:
-        export_segmenter(self.detector, self.body, self.classes, run, file)
+    def about(self, run: Run) -> dict[str, Any]:
+        return about(self.body, self.classes, run, METHOD)
 
 
 def make_mask_rcnn(settings: MaskRcnn, body: Body) -> GeneralizedRCNN:

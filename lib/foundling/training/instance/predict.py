@@ -1,6 +1,5 @@
 """A trained instance segmenter from its file, and what it finds in images."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from foundling.backbones.checkpoint import checksum
-from foundling.backbones.prepare import Limits, Prepared, read_ahead
-from foundling.backbones.transfer import HEADER
+from foundling.backbones.prepare import Prepared
 from foundling.categories.crops import Objects
-from foundling.datasets.images import MAX_PIXELS
-from foundling.errors import ParameterError, WeightsError
+from foundling.errors import WeightsError
 from foundling.training.detection.bodies import empty_body
 from foundling.training.instance.decode import as_detections, find_instances
 from foundling.training.instance.mask_rcnn import make_mask_rcnn
 from foundling.training.instance.networks import SoloNetwork
-from foundling.training.instance.settings import SEGMENTERS, Instances, Solo
+from foundling.training.instance.settings import METHOD, SEGMENTERS, Instances, Solo
 from foundling.training.instance.views import fit, pad, padded_size, resize_image
-from foundling.training.instance.writing import METHOD
 from foundling.training.pseudo_labels import PseudoLabels, pseudo_labels
+from foundling.training.trained import in_batches, read_network
 from foundling.types import Detections, Failure, Sample
 
-_LIMITS = Limits(patch_size=1, max_side=None, max_patches=MAX_PIXELS, keep_images=False)
 _KEYS = ("architecture", "arguments", "classes", "mean", "settings", "std")
 MASK = 0.5  # where a mask of Mask R-CNN is inside
 
@@ -55,7 +50,7 @@ def load_instances(file: str | Path, device: str | torch.device = "cpu") -> Trai
     else than an instance segmenter.
     """
     file = Path(file).expanduser()
-    tensors, told = _read(file)
+    tensors, told = read_network(file, METHOD, "instance segmenter", "train_instances", _KEYS)
     try:
         settings: Any = SEGMENTERS[told["settings"]["objective"]](**told["settings"])
         body = empty_body(told["architecture"], told["arguments"], told["mean"], told["std"])
@@ -78,29 +73,6 @@ def make_network(settings: Instances, body: Any) -> torch.nn.Module:
     return SoloNetwork(settings, body) if isinstance(settings, Solo) else make_mask_rcnn(settings, body)
 
 
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a segmenter's file in float32, and what it says of itself."""
-    made = "name a file that train_instances wrote, RUN.safetensors"
-    if not file.is_file():
-        raise WeightsError(f"{file}: there is no such file; {made}")
-    try:
-        with safe_open(file, framework="pt") as content:
-            told = json.loads((content.metadata() or {}).get(HEADER, "null"))
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{file} is no safetensors file, or damaged ({error}): {made}") from error
-    if not isinstance(told, dict) or told.get("method") != METHOD:
-        kind = told.get("method") if isinstance(told, dict) else None
-        raise WeightsError(
-            f"{file} holds no instance segmenter{f' but a network of the kind {kind!r}' if kind else ''}: {made}"
-        )
-    if missing := [key for key in _KEYS if key not in told]:
-        raise WeightsError(
-            f"{file} does not say how to make its network ({', '.join(missing)} missing): train it again"
-        )
-    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, told
-
-
 def segment_instances(
     segmenter: TrainedSegmenter,
     samples: Sequence[Sample],
@@ -111,35 +83,22 @@ def segment_instances(
 ) -> Iterator[tuple[Sample, Detections]]:
     """What ``segmenter`` finds in each image, in the order of ``samples``; masks have the size of the original image.
 
-    Boxes are the masks' tight ones, and an object whose mask is empty is left out. An image that cannot be used raises
+    Boxes are the masks' tight ones, and an object whose mask is empty is left out. Images go in together where they
+    have one size. An image that cannot be used raises
     ImageError, or with ``failures`` is appended to it and left out. Raises ParameterError for a ``batch_size`` below 1.
     """
-    if batch_size < 1:
-        raise ParameterError(f"batch_size={batch_size}: must be at least 1")
-    return _segment(segmenter, list(samples), failures, batch_size, workers)
+    return _segment(segmenter, list(samples), in_batches(samples, batch_size, workers, failures))
 
 
 def _segment(
-    segmenter: TrainedSegmenter, samples: list[Sample], failures: list[Failure] | None, batch_size: int, workers: int
+    segmenter: TrainedSegmenter, samples: list[Sample], batches: Iterator[list[Prepared]]
 ) -> Iterator[tuple[Sample, Detections]]:
-    batch: list[Prepared] = []
-    for item in read_ahead(samples, _LIMITS, max(workers, 1), 2 * batch_size, failures):
-        batch.append(item)
-        if len(batch) == batch_size:
-            yield from _look(segmenter, samples, batch)
-            batch = []
-    if batch:
-        yield from _look(segmenter, samples, batch)
-
-
-def _look(
-    segmenter: TrainedSegmenter, samples: list[Sample], batch: list[Prepared]
-) -> Iterator[tuple[Sample, Detections]]:
-    images = [item.pixels.to(segmenter.device).permute(2, 0, 1).float() / 255 for item in batch]
     look = _with_solo if isinstance(segmenter.settings, Solo) else _with_mask_rcnn
-    with torch.inference_mode():
-        for item, found in zip(batch, look(segmenter, images), strict=True):
-            yield samples[item.index], found
+    for batch in batches:
+        images = [item.pixels.to(segmenter.device).permute(2, 0, 1).float() / 255 for item in batch]
+        with torch.inference_mode():
+            found = list(look(segmenter, images))
+        yield from zip((samples[item.index] for item in batch), found, strict=True)
 
 
 def _with_solo(segmenter: TrainedSegmenter, images: list[Tensor]) -> Iterator[Detections]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from foundling.training.detection.settings import Detector, Pixels
 from foundling.training.settings import Steps
 
+METHOD = "instances"  # what the file of a segmenter says it is
 MASK_STRIDE = 4  # pixels a cell of the masks that SOLOv2 predicts
 FPN_MAPS = 5  # of a ResNet's pyramid, the last a thinned copy of the fourth
 

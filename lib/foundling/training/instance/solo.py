@@ -1,21 +1,23 @@
 """SOLOv2 as a task of the training loop."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
+from foundling.training import checkpoints
 from foundling.training.detection.bodies import Body
 from foundling.training.instance.images import MaskedBatch
 from foundling.training.instance.losses import category_loss, mask_losses
 from foundling.training.instance.networks import SoloNetwork
-from foundling.training.instance.settings import Solo
+from foundling.training.instance.settings import METHOD, Solo
 from foundling.training.instance.targets import cell_maps
 from foundling.training.instance.views import SoloViews, make_views
-from foundling.training.instance.writing import export_segmenter, make_optimiser
-from foundling.training.optimiser import learning_rate
+from foundling.training.pseudo_labels import OBJECT
 from foundling.training.running import Run
 from foundling.training.task import Task
+from foundling.training.tuning import about, learning_rate, make_optimiser
 
 
 class SoloTask(Task):
@@ -68,14 +70,10 @@ class SoloTask(Task):
         return make_optimiser(self.network, self.body.network, settings)
 
     def learning_rate(self, step: int, settings: Any) -> float:
-        """A linear warm-up from a share ``warmup_factor``, then all of it, or a cosine to zero."""
-        if step < settings.warmup:
-            factor: float = settings.warmup_factor + (1 - settings.warmup_factor) * step / settings.warmup
-            return settings.learning_rate * factor
-        return learning_rate(step, settings) if settings.schedule == "cosine" else settings.learning_rate
+        return learning_rate(step, settings)
 
-    def export(self, run: Run, file: Any) -> None:
-        export_segmenter(self.network, self.body, ("object",), run, file)
+    def export(self, run: Run, file: Path) -> None:
+        checkpoints.export(file, self.network.state_dict(), about(self.body, OBJECT, run, METHOD))
 
 
 def draw(

@@ -10,8 +10,7 @@ from accelerate import Accelerator
 from foundling.backbones.checkpoint import checksum
 from foundling.errors import ParameterError
 from foundling.training.checkpoints import beside
-from foundling.training.detection.bodies import Body, load_body
-from foundling.training.detection.settings import Detector
+from foundling.training.detection.bodies import Body, load_body, named_body
 from foundling.training.instance.images import MaskedImages, MaskedSet
 from foundling.training.instance.mask_rcnn import MaskRcnnTask
 from foundling.training.instance.predict import labels_of_segmenter, load_instances
@@ -94,8 +93,8 @@ def _prepare(
 
 
 def solo_body(settings: Solo) -> Body:
-    """The backbone that ``settings`` name, with its weights; raises as :func:`load_body`."""
-    return load_body(Detector.model_construct(network=settings.network, weights=settings.weights))
+    """The backbone that ``settings`` name, with its weights; raises as :func:`named_body`."""
+    return named_body(settings.network, settings.weights)
 
 
 def found_by(
