@@ -31,9 +31,19 @@ TINY_ABLATIONS = {
 }  # fmt: skip
 TINY_INSTANCES = {"compare_backbones": ["scenes_odin:random"]}
 TINY_CLUSTERS = {"compare_backbones": [], "limit": 14, "min_area": 100, "seeds": [0, 1], "over_clusters": [13]}
+TINY_DETECTOR = {
+    "steps": 6, "batch": 4, "warmup": 1, "channels": 16, "hidden": 32, "pool": 3, "roi_samples": 8, "rpn_proposals": 32,
+    "test_proposals": 32, "rpn_candidates": 64, "workers": 0, "min_sizes": [96], "test_size": 96, "detections": 20,
+    "score_threshold": 0.0,
+}  # fmt: skip
+TINY_DETECTORS = {
+    "compare_backbones": [], "limit": 12, "train_on": ["scenes:multi_train"], "train_limit": 24, "cad": TINY_DETECTOR,
+    "od": TINY_DETECTOR, "gallery": 4,
+}  # fmt: skip
 FURTHER = {
     "03_instanceness": TINY_INSTANCES,
     "04_clustering": TINY_CLUSTERS,
+    "05_detector_training": TINY_DETECTORS,
     "10_ablations": TINY_ABLATIONS,
     "08_representation_learning": TINY_LEARNING,
 }  # what makes a notebook small beside TINY
@@ -142,6 +152,41 @@ def test_clustering(tmp_path):  # 25 s
     assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random"}
     notebook = (tmp_path / "notebook.html").read_text(encoding="utf-8")
     assert "fl-map" in notebook and notebook.count("data:image/jpeg;base64,") == metrics["objects"]
+
+
+@pytest.mark.notebook
+def test_detector_training(tmp_path):  # 45 s
+    metrics, provenance = run("05_detector_training", tmp_path, seeds=[0, 1], true_boxes=True)
+    check_results(tmp_path)
+    assert metrics["images"] == 12 and metrics["labels"] <= 24 and metrics["clusters"] == 12
+    for who in ("lost", "lost_cad", "lost_true_boxes"):
+        value = metrics[f"corloc.{who}"]
+        assert metrics[f"corloc.{who}.low"] <= value <= metrics[f"corloc.{who}.high"]
+        assert value * 12 / 100 * 2 == pytest.approx(round(value * 12 / 100 * 2))  # the mean of two seeds
+    for name in ("ap50", "ap", "odap50", "odap", "ar10", "voc_ap50"):
+        for who in ("lost", "cad", "true_boxes"):
+            assert 0 <= metrics[f"{name}.{who}.low"] <= metrics[f"{name}.{who}"] <= metrics[f"{name}.{who}.high"] <= 100
+        gain = metrics[f"{name}.cad"] - metrics[f"{name}.lost"]
+        assert metrics[f"difference.{name}.cad"] == pytest.approx(gain)
+        assert metrics[f"difference.{name}.cad.seeds"] == pytest.approx(gain)
+    for who in ("od", "pseudo_boxes"):
+        assert 0 <= metrics[f"ap50.{who}.low"] <= metrics[f"ap50.{who}"] <= metrics[f"ap50.{who}.high"] <= 100
+    assert metrics["difference.ap50.od"] == pytest.approx(metrics["ap50.od"] - metrics["ap50.pseudo_boxes"])
+    assert metrics["ap50.od.std"] >= 0
+    runs = {f"{kind}_seed{s}" for kind in ("cad", "true_boxes", "od") for s in (0, 1)}
+    assert {path.stem for path in (tmp_path / "results").glob("*.json")} == runs
+    assert len(list((tmp_path / "training").glob("*_seed?-????????.safetensors"))) == 6
+    assert json.loads((tmp_path / "labels" / "boxes.json").read_text())["annotations"]
+    assert set(provenance["weights"]) == {"scenes_odin", *runs}
+
+
+@pytest.mark.notebook
+def test_detector_training_on_what_is_measured_without_kinds(tmp_path):  # 15 s
+    metrics, _ = run("05_detector_training", tmp_path, train_on=[], od={}, teacher={"method": "tokencut", "tau": 0.4})
+    check_results(tmp_path)
+    assert {"corloc.tokencut", "corloc.tokencut_cad", "ap50.tokencut", "ap50.cad", "ratio.ap50.cad"} <= metrics.keys()
+    assert metrics["labels.right"] == metrics["corloc.tokencut"]  # the same images
+    assert not any(".od" in name or "pseudo" in name or name.startswith("clusters") for name in metrics)
 
 
 CONTROLS = (

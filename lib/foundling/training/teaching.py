@@ -154,8 +154,3 @@ def surest(detected: Mapping[int, Detections], samples: Sequence[Sample], label:
         np.array([-score for score, _, _ in chosen], dtype=np.float64),
         (None,) * len(chosen),
     )
-
-
-def above(found: Detections | None, score: float) -> Float[np.ndarray, "object 4"]:
-    """The boxes of the detections whose score is ``score`` or more; none where there are none."""
-    return np.zeros((0, 4)) if found is None else found.boxes[found.scores >= score].astype(np.float64)
