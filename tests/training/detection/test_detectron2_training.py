@@ -1,6 +1,7 @@
 """The Detectron2 engine on scenes: training, resuming, what it finds, its files, and what stops a run."""
 
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -19,7 +21,7 @@ from foundling.training.detection import detectron2_engine
 from foundling.training.detection.bodies import load_body
 from foundling.training.detection.detectron2_config import preset
 from foundling.training.detection.detectron2_engine import Detectron2Network
-from foundling.training.detection.detectron2_files import import_checkpoint, write_checkpoint
+from foundling.training.detection.detectron2_files import import_checkpoint, write_checkpoint, write_for_detectron2
 from foundling.training.detection.predict import detect, load_detector
 from foundling.training.detection.settings import Detector
 from foundling.training.detection.task import train_detector
@@ -220,3 +222,57 @@ def test_a_checkpoint_of_detectron2s_own_trainer(samples: Any, tmp_path: Path) -
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match=r"list\.pth is no checkpoint of Detectron2 .it has no 'model'."):
         import_checkpoint(tmp_path / "list.pth", settings, ("cat", "dog"), tmp_path / "other.safetensors")
+
+
+def test_what_detectron2s_own_trainer_needs(samples: Any, labels: Any, tmp_path: Path) -> None:
+    """Written without Detectron2: weights under its names, labels and config that know each other."""
+    files = write_for_detectron2(tmp_path / "d2", samples, labels, SMALL, "scenes_CAD")
+    assert [file.name for file in files.values()] == ["weights.pkl", "scenes_CAD.json", "config.yaml"]
+    config = yaml.safe_load(files["config"].read_text())
+    assert config["MODEL"]["WEIGHTS"] == str(files["weights"]) and config["DATASETS"]["TRAIN"] == ["scenes_CAD"]
+    assert config["MODEL"]["PIXEL_MEAN"] == [123.675, 116.28, 103.53]
+    assert config["MODEL"]["PIXEL_STD"] == [58.395, 57.12, 57.375]
+    dataset = json.loads(files["dataset"].read_text())
+    assert len(dataset["dataset"]) == len(samples) and dataset["meta_data"]["name"] == "scenes_CAD"
+    content = pickle.loads(files["weights"].read_bytes())
+    assert content["matching_heuristics"] and content["model"]["res5.0.shortcut.weight"].shape == (2048, 1024, 1, 1)
+    for settings, message in ((changed(classes=2), "1 names of classes, but classes = 2"), (changed(clip=1.0), "clip")):
+        with pytest.raises(ParameterError, match=message):
+            write_for_detectron2(tmp_path / "no", samples, labels, settings, "a")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.detectron2
+@pytest.mark.slow  # 20 s
+def test_detectron2s_own_trainer_on_the_same_labels(samples: Any, labels: Any, tmp_path: Path) -> None:
+    """Its DefaultTrainer, loader and PreciseBN, from the written files; what it leaves finds boxes here."""
+    pytest.importorskip("detectron2")
+    from detectron2.config import get_cfg
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.engine import DefaultTrainer
+
+    settings = changed(steps=2, decay_at=[], warmup=1, score_threshold=0.0)
+    files = write_for_detectron2(tmp_path, samples, labels, settings, "scenes_CAD")
+    dataset = json.loads(files["dataset"].read_text())
+    DatasetCatalog.register("scenes_CAD", lambda: dataset["dataset"])
+    MetadataCatalog.get("scenes_CAD").set(thing_classes=dataset["meta_data"]["thing_classes"])
+    try:
+        detectron2_engine.register()
+        config = get_cfg()
+        config.merge_from_file(str(files["config"]))
+        config.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN", "OUTPUT_DIR", str(tmp_path)])
+        torch.manual_seed(settings.seed)
+        trainer = DefaultTrainer(config)
+        trainer.resume_or_load(resume=False)
+        torch.manual_seed(settings.seed)
+        state = trainer.model.state_dict()
+        weights = pickle.loads(files["weights"].read_bytes())["model"]
+        for name, prefix in (("stem.conv1.weight", "backbone."), ("res5.2.conv3.norm.bias", "roi_heads.")):
+            np.testing.assert_array_equal(state[prefix + name].numpy(), weights[name])
+        trainer.train()
+    finally:
+        DatasetCatalog.remove("scenes_CAD")
+        MetadataCatalog.remove("scenes_CAD")
+    file = import_checkpoint(tmp_path / "model_final.pth", settings, ("object",), tmp_path / "own.safetensors")
+    found = list(detect(load_detector(file), samples, workers=1))
+    assert len(found) == len(samples) and sum(len(each) for _, each in found) > 0

@@ -9,13 +9,56 @@ import torch
 
 from foundling import provenance
 from foundling.backbones.checkpoint import read_checkpoint
+from foundling.backbones.transfer import HEADER, detectron2_names
 from foundling.errors import ParameterError, WeightsError
 from foundling.files import write_bytes
 from foundling.training import checkpoints
-from foundling.training.detection.bodies import empty_body
-from foundling.training.detection.detectron2_config import MEAN, STD, write_config
+from foundling.training.detection.bodies import Body, empty_body, load_body
+from foundling.training.detection.detectron2_config import MEAN, STD, check_detectron2, write_config
 from foundling.training.detection.detectron2_engine import Detectron2Network
 from foundling.training.detection.settings import Detector
+from foundling.training.label_files import write_lost_dataset
+from foundling.training.pseudo_labels import PseudoLabels
+from foundling.types import Sample
+
+
+def write_for_detectron2(
+    folder: Path, samples: Sequence[Sample], labels: PseudoLabels, settings: Detector, name: str
+) -> dict[str, Path]:
+    """Write what Detectron2's own trainer, or LOST's scripts, need to train on ``labels`` as ``settings`` say.
+
+    ``weights``: ``weights.pkl``, the ResNet-50 that they start from; ``dataset``: ``<name>.json``, the labels as LOST's
+    scripts register them, under ``name``; ``config``: ``config.yaml``, which names both. Detectron2 is not needed here.
+    :func:`import_checkpoint` reads what the trainer leaves.
+
+    Raises what :func:`~foundling.training.detection.bodies.load_body` and :meth:`PseudoLabels.usable` do, and
+    ParameterError for settings that Detectron2's config cannot say, or with another number of classes than the labels.
+    """
+    check_detectron2(settings)
+    check_classes(labels.classes, settings)
+    body = load_body(settings)
+    weights = write_backbone(folder / "weights.pkl", body)
+    dataset = write_lost_dataset(folder / f"{name}.json", labels, samples, name)
+    told = {"weights": str(weights), "train": [name], **_colours(body.mean, body.std)}
+    return {"weights": weights, "dataset": dataset, "config": write_config(folder / "config.yaml", settings, **told)}
+
+
+def write_backbone(out: Path, body: Body) -> Path:
+    """Write a ResNet-50 as ``MODEL.WEIGHTS`` names it for fine-tuning, as LOST's conversion of DINO's weights does."""
+    arrays = {name: tensor.numpy() for name, tensor in detectron2_names(body.network.state_dict()).items()}
+    # heuristics: stages find their places in backbone and head
+    return write_bytes(out, pickle.dumps({"model": arrays, "__author__": HEADER, "matching_heuristics": True}, 4))
+
+
+def check_classes(classes: Sequence[str], settings: Detector) -> None:
+    """Raises ParameterError unless there are as many ``classes`` as the settings say."""
+    if len(classes) != settings.classes:
+        raise ParameterError(f"{len(classes)} names of classes, but classes = {settings.classes} in the settings")
+
+
+def _colours(mean: Sequence[float], std: Sequence[float]) -> dict[str, list[float]]:
+    """Mean and deviation of RGB in 0..1 as the config has them, of 0..255."""
+    return {"mean": [round(255 * v, 4) for v in mean], "std": [round(255 * v, 4) for v in std]}
 
 
 def write_checkpoint(out: Path, network: Detectron2Network, settings: Detector) -> Path:
@@ -27,10 +70,10 @@ def write_checkpoint(out: Path, network: Detectron2Network, settings: Detector) 
     if out.suffix != ".pkl":
         raise ParameterError(f"{out}: Detectron2 tells its files by their ending: give a name that ends in .pkl")
     arrays = {name: tensor.float().cpu().numpy() for name, tensor in network.model.state_dict().items()}
-    write_bytes(out, pickle.dumps({"model": arrays, "__author__": "foundling"}, protocol=4))
+    write_bytes(out, pickle.dumps({"model": arrays, "__author__": HEADER}, protocol=4))
     model: Any = network.model
-    colours = {"mean": model.pixel_mean.flatten().tolist(), "std": model.pixel_std.flatten().tolist()}
-    write_config(out.with_suffix(".yaml"), settings, weights=str(out), **colours)
+    mean, std = ((part.flatten() / 255).tolist() for part in (model.pixel_mean, model.pixel_std))
+    write_config(out.with_suffix(".yaml"), settings, weights=str(out), **_colours(mean, std))
     return out
 
 
@@ -43,8 +86,7 @@ def import_checkpoint(file: Path, settings: Detector, classes: Sequence[str], ou
     Raises :class:`WeightsError` if there is no such file, it is damaged, or its tensors are not those of that detector;
     ParameterError where Detectron2 is not installed or the classes are not as many as in the settings.
     """
-    if len(classes) != settings.classes:
-        raise ParameterError(f"{len(classes)} names of classes, but classes = {settings.classes} in the settings")
+    check_classes(classes, settings)
     content = read_checkpoint(file)
     tensors = content.get("model") if isinstance(content, dict) else None
     if not isinstance(tensors, dict):
