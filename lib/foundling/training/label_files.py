@@ -59,12 +59,20 @@ def read_pseudo_labels(file: Path) -> PseudoLabels:
         raise DataMissing(f"{file}: no such file of labels; make it with write_pseudo_labels, or name another")
     try:
         content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ParameterError(_WRONG.format(file=file, kind=type(error).__name__, error=error)) from error
+    return labels_of_coco(content, file)
+
+
+def labels_of_coco(content: dict[str, Any], file: Path) -> PseudoLabels:
+    """The labels in the ``content`` of ``file``, a COCO instances JSON; raises as :func:`read_pseudo_labels`."""
+    try:
         return _from_coco(content)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ParameterError(
-            f"{file} is no COCO instances JSON with boxes, sizes and categories ({type(error).__name__}: {error}): "
-            "make it again"
-        ) from error
+        raise ParameterError(_WRONG.format(file=file, kind=type(error).__name__, error=error)) from error
+
+
+_WRONG = "{file} is no COCO instances JSON with boxes, sizes and categories ({kind}: {error}): make it again"
 
 
 def _from_coco(content: dict[str, Any]) -> PseudoLabels:

@@ -1,0 +1,84 @@
+"""A detector trained from the command line: on a file of boxes, or on what `foundling discover` found in own photos."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from foundling.errors import DataMissing, ParameterError
+from foundling.parameters import from_root
+from foundling.training.detection.settings import Detector
+from foundling.training.label_files import labels_of_coco, read_pseudo_labels
+from foundling.training.loop import Outcome
+from foundling.training.pseudo_labels import PseudoLabels
+from foundling.types import Sample
+
+RESULTS, IMAGES = "results.json", "images.json"  # of `foundling discover`
+
+
+class DetectorOnLabels(Detector):
+    """A detector and where its boxes and images are; the number of classes is that of the labels."""
+
+    labels: str = Field(
+        "",
+        description="boxes: a COCO instances JSON, or the folder that `foundling discover` wrote (by category if it "
+        "sorted the photos)",
+    )
+    root: str = Field("", description="folder of the images, which their names in labels begin at")
+
+
+def train_on_labels(
+    settings: DetectorOnLabels, out: Path, minutes: float = math.inf, progress: bool = True, cpu: bool = False
+) -> Outcome:
+    """Train a detector on the boxes that ``settings`` name, as ``train_detector`` (detection/task.py) does.
+
+    Raises :class:`ParameterError` where ``labels`` or ``root`` are not given or hold something else,
+    :class:`DataMissing` where files are not there, and what training raises.
+    """
+    from foundling.training.detection.task import train_detector
+
+    for name in ("labels", "root"):
+        if not getattr(settings, name):
+            about = DetectorOnLabels.model_fields[name].description
+            raise ParameterError(f"{name} is not given ({about}): add --set {name}=…")
+    path, root = from_root(settings.labels), from_root(settings.root)
+    assert path is not None and root is not None
+    found = path.is_dir()
+    labels = labels_of_found_folder(path) if found else read_pseudo_labels(path)
+    samples = [Sample(image.name, root / image.name, image.image_id, orient=found) for image in labels.images]
+    if absent := [sample.name for sample in samples if not sample.path.is_file()]:
+        raise DataMissing(
+            f"{len(absent)} of {len(samples)} images are not in {root}, the first {absent[0]}: give root, the folder "
+            "that these names begin at"
+        )
+    if progress:
+        print(labels.summary())
+    told = settings.model_dump(exclude={"labels", "root", "classes"})
+    plain = Detector.model_validate({**told, "classes": len(labels.classes)})
+    return train_detector(samples, labels, plain, out, minutes=minutes, progress=progress, cpu=cpu)
+
+
+def labels_of_found_folder(folder: Path) -> PseudoLabels:
+    """The surest box of each photo that `foundling discover` found, as labels; classes are its categories.
+
+    Raises :class:`DataMissing` unless ``results.json`` and ``images.json`` are there, :class:`ParameterError` where
+    they hold something else.
+    """
+    content: dict[str, Any] = {}
+    for name in (RESULTS, IMAGES):
+        if not (folder / name).is_file():
+            raise DataMissing(f"{folder} holds no {name}: give the folder that `foundling discover` wrote, one method")
+        try:
+            content[name] = json.loads((folder / name).read_bytes())
+        except ValueError as error:
+            raise ParameterError(f"{folder / name} is no JSON ({error}): run `foundling discover` again") from error
+    best: dict[Any, dict[str, Any]] = {}
+    try:
+        for entry in content[RESULTS]:
+            if entry["score"] > best.get(entry["image_id"], {"score": -math.inf})["score"]:
+                best[entry["image_id"]] = {key: entry[key] for key in ("image_id", "category_id", "bbox", "score")}
+    except (KeyError, TypeError) as error:
+        raise ParameterError(f"{folder / RESULTS} is no COCO results list ({error}): run discover again") from error
+    return labels_of_coco({**content[IMAGES], "annotations": list(best.values())}, folder / IMAGES)
