@@ -12,10 +12,15 @@ from masked import SIDE, labelled, masked_images, rectangles, small, small_mask_
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
+from foundling.discovery.export import decode_mask
 from foundling.errors import DataMissing, ImageError, ParameterError, WeightsError
+from foundling.evaluation.detection import to_results
 from foundling.evaluation.precision import class_agnostic
+from foundling.proposals import ImageProposals, ProposalSet, propose
+from foundling.training.detection.bodies import named_body
 from foundling.training.instance.images import MaskedImages, MaskedSet
-from foundling.training.instance.predict import labels_of_segmenter, load_instances, segment_instances
+from foundling.training.instance.labels import labels_of_proposals, labels_of_segmenter
+from foundling.training.instance.predict import load_instances, segment_instances
 from foundling.training.instance.settings import MaskRcnn, Solo
 from foundling.training.instance.train import train_instances
 from foundling.training.pseudo_labels import ImageLabels, PseudoLabels, labels_of_targets
@@ -40,11 +45,8 @@ def with_truth(samples: list[Sample], labels: PseudoLabels) -> list[Sample]:
 
 
 def results_of(file: Path, samples: list[Sample]) -> list[dict[str, Any]]:
-    return [
-        {"image_id": sample.image_id, "category_id": 1, "score": float(score), "segmentation": mask}
-        for sample, found in segment_instances(load_instances(file), samples, workers=1)
-        for score, mask in zip(found.scores, found.masks or (), strict=True)
-    ]
+    found = segment_instances(load_instances(file), samples, workers=1)
+    return to_results({sample.image_id: those for sample, those in found})
 
 
 # Learning
@@ -164,6 +166,23 @@ def test_labels_of_a_segmenter_are_its_surest(
     assert len(none.without) == 3
 
 
+def test_proposals_are_labels_with_tight_boxes() -> None:
+    masks = rectangles([(1, 2, 5, 8), (0, 0, 3, 3), (4, 4, 9, 6)], (10, 12)).numpy()
+    steps = propose(masks, np.array([2, 2, 2]), None, nms=None)
+    samples = [Sample(f"{i}.png", Path(f"{i}.png"), 10 + i) for i in range(3)]
+    image = ImageProposals("1.png", 1, 11, steps.masks, steps.scores, steps.levels, steps)
+    proposals = ProposalSet([image], [Failure("2.png", 2, "broken")])
+    sizes = np.array([[10, 12]] * 3)
+    labels = labels_of_proposals(proposals, samples, sizes=sizes)
+    assert [len(one) for one in labels.images] == [0, 3] and labels.failures[0].name == "2.png"
+    assert labels.images[1].masks is not None
+    for box, mask in zip(labels.images[1].boxes, labels.images[1].masks, strict=True):
+        y, x = np.nonzero(decode_mask(mask))
+        assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+    first = labels_of_proposals(proposals, samples, most=1, sizes=sizes)
+    assert first.images[1].masks == labels.images[1].masks[:1]
+
+
 def test_files_of_other_kinds_are_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="there is no such file; name one that train_instances wrote"):
         load_instances(tmp_path / "none.safetensors")
@@ -278,6 +297,15 @@ def test_a_run_does_not_go_on_with_other_masks(pictures: tuple[list[Sample], Pse
 def test_settings_that_contradict_themselves_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         small(**changes)
+
+
+def test_a_backbone_is_that_which_the_network_stands_on() -> None:
+    assert named_body("r101_fpn", "random").architecture == "resnet101"
+    assert named_body("r50_fpn", "random").architecture == "resnet50"
+    with pytest.raises(
+        WeightsError, match="scenes_odin is not what network = r101_fpn stands on, a ResNet-101"
+    ):
+        named_body("r101_fpn", "scenes_odin")
 
 
 def test_mask_rcnn_takes_neither_c4_nor_detectron2() -> None:

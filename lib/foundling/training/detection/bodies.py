@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import timm
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
-from torchvision.models.resnet import ResNet, resnet50
+from torchvision.models import get_model
+from torchvision.models.resnet import ResNet
 
 from foundling.backbones import load_backbone
 from foundling.backbones.registry import BACKBONES, IMAGENET_MEAN, IMAGENET_STD
@@ -32,22 +33,24 @@ def load_body(settings: Detector) -> Body:
 
 
 def named_body(network: str, name: str) -> Body:
-    """The backbone that a ``network`` stands on ("vit", or another for a ResNet-50), with the weights called ``name``.
+    """The backbone that a ``network`` stands on, with the weights called ``name``: that of "vit" is a ViT, that of
+    "r101_fpn" a ResNet-101, that of others a ResNet-50.
 
     Raises WeightsError for weights that are missing, damaged, or of another kind of network.
     """
+    wanted = "resnet101" if network == "r101_fpn" else "resnet50"
     if name == "random" and network != "vit":
-        return empty_body("resnet50", {}, IMAGENET_MEAN, IMAGENET_STD)
+        return empty_body(wanted, {}, IMAGENET_MEAN, IMAGENET_STD)
     if name == "random" or name in BACKBONES:
         entry = BACKBONES["scenes_odin" if name == "random" else name]
-        _check_kind(network, name, entry.architecture == "resnet50", entry.family == "vit")
+        _check_kind(network, name, entry.architecture == wanted, entry.family == "vit")
         body = empty_body(entry.architecture, dict(entry.options), entry.mean, entry.std)
         if name != "random":
             state = load_backbone(entry.name, device="cpu").network.state_dict()
             body.network.load_state_dict(state)
         return body
     trained = read_trained(name)
-    resnet = trained.architecture == "resnet50" and is_common_resnet(trained)
+    resnet = trained.architecture == wanted and is_common_resnet(trained)
     _check_kind(network, name, resnet, trained.architecture.startswith("vit"))
     options = {} if resnet else trained.options
     body = empty_body(trained.architecture, options, trained.mean, trained.std)
@@ -57,8 +60,8 @@ def named_body(network: str, name: str) -> Body:
 
 def empty_body(architecture: str, options: dict[str, Any], mean: Sequence[float], std: Sequence[float]) -> Body:
     """The backbone of that name, its weights drawn by PyTorch's generator."""
-    if architecture == "resnet50":
-        network: Any = resnet50()
+    if architecture in ("resnet50", "resnet101"):
+        network: Any = get_model(architecture, weights=None)
         network.fc = nn.Identity()
     else:
         any_size = {"num_classes": 0, "dynamic_img_size": True, "dynamic_img_pad": True}
@@ -67,7 +70,7 @@ def empty_body(architecture: str, options: dict[str, Any], mean: Sequence[float]
 
 
 def _check_kind(network: str, name: str, resnet: bool, vit: bool) -> None:
-    wanted, given = ("a ViT", vit) if network == "vit" else ("a ResNet-50", resnet)
+    wanted, given = ("a ViT", vit) if network == "vit" else (f"a ResNet-{101 if '101' in network else 50}", resnet)
     if name != "random" and not given:
         raise WeightsError(
             f"weights = {name} is not what network = {network} stands on, {wanted}: choose other weights, or another "

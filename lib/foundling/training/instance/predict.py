@@ -12,7 +12,6 @@ from torch import Tensor
 
 from foundling.backbones.checkpoint import checksum
 from foundling.backbones.prepare import Prepared
-from foundling.categories.crops import Objects
 from foundling.errors import WeightsError
 from foundling.training.detection.bodies import empty_body
 from foundling.training.instance.decode import as_detections, find_instances
@@ -20,7 +19,6 @@ from foundling.training.instance.mask_rcnn import make_mask_rcnn
 from foundling.training.instance.networks import SoloNetwork
 from foundling.training.instance.settings import METHOD, SEGMENTERS, Instances, Solo
 from foundling.training.instance.views import fit, pad, padded_size, resize_image
-from foundling.training.pseudo_labels import PseudoLabels, pseudo_labels
 from foundling.training.trained import in_batches, read_network
 from foundling.types import Detections, Failure, Sample
 
@@ -119,36 +117,3 @@ def _with_mask_rcnn(segmenter: TrainedSegmenter, images: list[Tensor]) -> Iterat
         masks = (result["masks"][best, 0] > MASK).cpu().numpy()
         scores, labels = (result[name][best].cpu().numpy() for name in ("scores", "labels"))
         yield as_detections(masks, scores.astype(np.float64), labels - 1)
-
-
-# What another round is trained on
-
-
-def labels_of_segmenter(
-    segmenter: TrainedSegmenter, samples: Sequence[Sample], score: float = 0.3, most: int = 20, workers: int = 2
-) -> PseudoLabels:
-    """What ``segmenter`` finds in ``samples`` with ``score`` or more, the surest ``most`` of each image, as labels.
-
-    FreeSOLO drops very wide boxes as well, by a rule that mistakes their form; here none are. An image that cannot be
-    used is a failure.
-    """
-    failures: list[Failure] = []
-    position = {sample.name: i for i, sample in enumerate(samples)}
-    rows: list[tuple[int, str, int, Any, float, Any, int]] = []
-    for sample, found in segment_instances(segmenter, samples, failures=failures, workers=workers):
-        assert found.masks is not None
-        for part in np.flatnonzero(found.scores >= score)[:most].tolist():
-            label, sure = int(found.labels[part]), float(found.scores[part])
-            rows.append((position[sample.name], sample.name, part, found.boxes[part], sure, found.masks[part], label))
-    images, names, parts, boxes, scores, masks, labels = zip(*rows, strict=True) if rows else ((),) * 7
-    objects = Objects(
-        np.array(images, np.int64),
-        names,
-        np.array(parts, np.int64),
-        np.array(boxes, np.float64).reshape(-1, 4),
-        np.array(scores, np.float64),
-        masks,
-    )
-    if len(segmenter.classes) == 1:
-        return pseudo_labels(samples, objects, failures=failures)
-    return pseudo_labels(samples, objects, np.array(labels, np.int64), segmenter.classes, failures=failures)

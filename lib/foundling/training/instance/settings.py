@@ -31,16 +31,16 @@ class Solo(Rounds, Steps):
     """SOLOv2 with FreeSOLO's changes, class-agnostic."""
 
     objective: Literal["solo"] = Field("solo", description="solo")
-    network: Literal["r50_fpn", "vit"] = Field(
+    network: Literal["r50_fpn", "r101_fpn", "vit"] = Field(
         "vit",
-        description="r50_fpn, a ResNet-50 with a feature pyramid, or vit, a ViT with a simple one (ViTDet); the "
-        "paper's: a ResNet-101 with a feature pyramid",
+        description="r50_fpn, r101_fpn, a ResNet with a feature pyramid, or vit, a ViT with a simple one (ViTDet); the "
+        "paper's: r101_fpn",
     )
     weights: str = Field(
         "scenes_odin",
         min_length=1,
         description="what the backbone starts from: a name in foundling.backbones.BACKBONES, the path of a file that "
-        "`foundling train` wrote, or random; the paper's: DenseCL",
+        "`foundling train` wrote, or random; the paper's: densecl_resnet101",
     )
 
     min_sizes: list[Pixels] = Field(
@@ -66,7 +66,7 @@ class Solo(Rounds, Steps):
     grids: list[Annotated[int, Field(ge=1, le=128)]] = Field(
         [14, 8],
         min_length=1,
-        description="cells a side of the grid on each map, fine to coarse: five for r50_fpn, one for each of strides "
+        description="cells a side of the grid on each map, fine to coarse: five for a ResNet, one for each of strides "
         "for vit; the paper's: 40, 36, 24, 16, 12",
     )
     scales: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
@@ -158,7 +158,7 @@ class Solo(Rounds, Steps):
 
     @model_validator(mode="after")
     def _maps(self) -> "Solo":
-        maps = FPN_MAPS if self.network == "r50_fpn" else len(self.strides)
+        maps = len(self.strides) if self.network == "vit" else FPN_MAPS
         if len(self.grids) != maps or len(self.scales) != maps:
             raise ValueError(
                 f"grids = {self.grids}, scales = {self.scales}: the maps of {self.network} are {maps}, give each a "

@@ -12,8 +12,9 @@ from foundling.errors import ParameterError
 from foundling.training.checkpoints import beside
 from foundling.training.detection.bodies import Body, load_body, named_body
 from foundling.training.instance.images import MaskedImages, MaskedSet
+from foundling.training.instance.labels import labels_of_segmenter
 from foundling.training.instance.mask_rcnn import MaskRcnnTask
-from foundling.training.instance.predict import labels_of_segmenter, load_instances
+from foundling.training.instance.predict import load_instances
 from foundling.training.instance.settings import Instances, MaskRcnn, Solo
 from foundling.training.instance.solo import SoloTask
 from foundling.training.label_files import read_pseudo_labels, write_pseudo_labels
