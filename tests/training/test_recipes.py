@@ -5,9 +5,10 @@ import pytest
 from foundling.errors import ParameterError
 from foundling.training.detection.settings import Detector
 from foundling.training.recipes import RECIPES, recipe, recipe_names
+from foundling.training.semantic.settings import Semantic
 from foundling.training.settings import OBJECTIVES
 
-EVERY = {**OBJECTIVES, "detector": Detector}
+EVERY = {**OBJECTIVES, "detector": Detector, "semantic": Semantic}
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -1,11 +1,13 @@
 """train a network without labels
 
 Reads settings from a YAML file (objective, network, images, steps, …; what is left out has its default). Objectives
-odin, dino and mae train a backbone; saliency trains BASNet on the masks of the sources that the file names. Writes:
+odin, dino and mae train a backbone; saliency trains BASNet on the masks of the sources that the file names; semantic
+trains a segmenter on a folder of label maps, or on what another segmenter predicts; detector trains one on boxes, such
+as `foundling discover` found in your photos (--set labels=found --set root=photos). Writes:
 
-  RUN.safetensors         the backbone in half precision, under timm's names; or the saliency network
+  RUN.safetensors         the backbone in half precision, under timm's names; or another network as its objective has it
   RUN_dense.safetensors   feature pyramid and projector as well, where a pyramid was trained
-  RUN_masks/              masks of the sources of saliency
+  RUN_masks/              masks of the sources of saliency; label maps that a segmenter predicts
   RUN.state               what an interrupted run goes on from: give the same command again
   RUN.history.csv         losses, images a second, and what the features vary with (a collapsed run shows here)
 
@@ -48,13 +50,23 @@ def run(args: argparse.Namespace) -> int:
         from foundling.training.saliency import train_on_sources
 
         outcome = train_on_sources(settings, args.out, args.minutes, cpu=args.cpu)
+    elif settings.objective == "semantic":
+        from foundling.training.semantic.runs import train_on_maps
+
+        outcome = train_on_maps(settings, args.out, args.minutes, cpu=args.cpu)
+    elif settings.objective == "detector":
+        from foundling.training.detection_runs import train_on_labels
+
+        outcome = train_on_labels(settings, args.out, args.minutes, cpu=args.cpu)
     else:
         from foundling.training.representation import train
 
         outcome = train(settings, args.out, args.minutes, cpu=args.cpu)
     if int(os.environ.get("RANK", 0)) == 0:
-        left = f"{settings.steps - outcome.steps} of {settings.steps} steps left, run again to go on"
-        print(f"{outcome.file}: {'all steps done' if outcome.finished else left}")
+        left = f"{settings.steps - outcome.steps} of {settings.steps} steps left"
+        if getattr(settings, "epochs", 0):  # how many steps these take, the images say
+            left = f"{outcome.steps} steps done"
+        print(f"{outcome.file}: {'all steps done' if outcome.finished else f'{left}, run again to go on'}")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
@@ -68,7 +80,9 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
     import yaml
 
     from foundling.studies import read_mapping
+    from foundling.training.detection_runs import DetectorOnLabels
     from foundling.training.saliency_settings import SaliencyOnSources
+    from foundling.training.semantic.settings import SemanticOnMaps
     from foundling.training.settings import OBJECTIVES, Common, checked
 
     values: dict[str, Any] = read_mapping(file, str(file), "training", Common)
@@ -77,4 +91,5 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
         if not (key and equals and value):
             raise ParameterError(f"--set {text}: write KEY=VALUE")
         values[key] = yaml.safe_load(value)
-    return checked({**OBJECTIVES, "saliency": SaliencyOnSources}, values, str(file))
+    models = {**OBJECTIVES, "saliency": SaliencyOnSources, "semantic": SemanticOnMaps, "detector": DetectorOnLabels}
+    return checked(models, values, str(file))

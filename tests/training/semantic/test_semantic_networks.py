@@ -74,7 +74,7 @@ def test_the_head_sees_details_if_it_is_to(detail: int) -> None:
 
 @pytest.mark.parametrize("network", ["vit", "deeplab_r50"])
 def test_an_encoder_without_a_rate_stays_as_it_is(network: str) -> None:
-    told = settings(network=network, encoder_rate=0.0)
+    told = settings(network=network, backbone_rate=0.0)
     segmenter = make_segmenter(told, load_encoder(told), 3).train()
     before = {name: value.clone() for name, value in segmenter.encoder.state_dict().items()}
     segmenter(torch.randn(2, 3, 32, 32)).square().mean().backward()

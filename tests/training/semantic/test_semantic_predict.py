@@ -25,7 +25,7 @@ from foundling.types import Failure, Sample
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A segmenter that knows a little."""
     folder = tmp_path_factory.mktemp("segmenter")
-    told = settings(steps=20, learning_rate=0.01, encoder_rate=0.0)
+    told = settings(steps=20, learning_rate=0.01, backbone_rate=0.0)
     return train_semantic(*write_discs(folder, 8), told, folder / "run", progress=False).file
 
 
@@ -159,17 +159,17 @@ def test_checkpoints_that_do_not_fit_are_refused(file: Path, tmp_path: Path) -> 
         load_segmenter(tmp_path / "damaged.safetensors")
     plain = tmp_path / "plain.safetensors"
     save_file({"x": torch.zeros(1)}, plain)
-    with pytest.raises(WeightsError, match=r"holds no segmenter: name a file"):
+    with pytest.raises(WeightsError, match=r"holds no semantic segmenter: name a file"):
         load_segmenter(plain)
-    with pytest.raises(WeightsError, match="no segmenter but a network of the kind 'detector'"):
+    with pytest.raises(WeightsError, match="no semantic segmenter but a network of the kind 'detector'"):
         load_segmenter(changed(file, plain, method="detector"))
-    with pytest.raises(WeightsError, match=r"does not say how to make its network \(clusters missing\)"):
-        load_segmenter(changed(file, plain, clusters=None))
+    with pytest.raises(WeightsError, match=r"does not say how to make its network \(classes missing\)"):
+        load_segmenter(changed(file, plain, classes=None))
 
 
 def test_a_head_of_other_classes_is_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"does not hold what its header says .*size mismatch for head"):
-        load_segmenter(changed(file, tmp_path / "more.safetensors", clusters=20))
+        load_segmenter(changed(file, tmp_path / "more.safetensors", classes=list(map(str, range(20)))))
 
 
 def test_a_segmenter_is_no_encoder(file: Path, tmp_path: Path) -> None:

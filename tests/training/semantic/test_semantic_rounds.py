@@ -17,7 +17,7 @@ def test_two_rounds(tmp_path: Path) -> None:
     samples, masks = write_discs(tmp_path / "few", 8)
     more, _ = write_discs(tmp_path / "more", 4, first=50)
     images = [samples, [*samples, *more]]
-    told = [settings(steps=20, learning_rate=0.01, encoder_rate=0.0), settings(steps=3, keep_empty=True)]
+    told = [settings(steps=20, learning_rate=0.01, backbone_rate=0.0), settings(steps=3, keep_empty=True)]
     with pytest.raises(ParameterError, match="2 sets of images for 1 rounds"):
         self_train(images, masks, told[:1], tmp_path / "run", progress=False)
     first = self_train(images, masks, told, tmp_path / "run", minutes=1e-9, progress=False)

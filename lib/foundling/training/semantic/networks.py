@@ -124,6 +124,6 @@ def make_segmenter(settings: Semantic, body: Body, classes: int) -> Segmenter:
                     f"{name} = {side} must be a multiple of {patch}, the patch size of {settings.weights}"
                 )
         network = VitSegmenter(body.network, classes, settings.channels, settings.detail)
-    if settings.encoder_rate == 0:
+    if settings.backbone_rate == 0:
         network.freeze_encoder()
     return network

@@ -1,26 +1,20 @@
 """A trained segmenter from its file, and what it says of images: label maps, for eyes or for the next round."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from foundling.backbones.apply import normalise
 from foundling.backbones.checkpoint import checksum
-from foundling.backbones.prepare import Limits, Prepared, read_ahead
-from foundling.backbones.transfer import HEADER
+from foundling.backbones.prepare import Prepared
 from foundling.categories.pseudo_masks import PseudoMasks, file_names, kept_maps
-from foundling.datasets.images import MAX_PIXELS
 from foundling.datasets.index_masks import write_labels
 from foundling.discovery.chunks import code_digest
 from foundling.discovery.progress import progress as show_progress
@@ -33,11 +27,11 @@ from foundling.training.semantic import networks
 from foundling.training.semantic.networks import make_segmenter
 from foundling.training.semantic.settings import Semantic
 from foundling.training.semantic.task import METHOD
+from foundling.training.trained import in_batches, read_network
 from foundling.types import Failure, Sample
 
 SOURCES = ("datasets/images.py", "training/semantic/*.py")  # the code that label maps depend on
-_LIMITS = Limits(patch_size=1, max_side=None, max_patches=MAX_PIXELS, keep_images=False)
-_KEYS = ("architecture", "arguments", "clusters", "mean", "settings", "std")
+_KEYS = ("architecture", "arguments", "classes", "mean", "settings", "std")
 
 
 @dataclass(frozen=True)
@@ -65,14 +59,14 @@ def load_segmenter(file: str | Path, device: str | torch.device = "cpu") -> Trai
     than a segmenter, or a head of another number of clusters than it says.
     """
     file = Path(file).expanduser()
-    tensors, told = _read(file)
+    tensors, told = read_network(file, METHOD, "semantic segmenter", "train_semantic", _KEYS)
     try:
         settings = Semantic(**told["settings"])
         body = empty_body(told["architecture"], told["arguments"], told["mean"], told["std"])
         with torch.random.fork_rng(devices=[]):
-            network = make_segmenter(settings, body, told["clusters"] + 1)
+            network = make_segmenter(settings, body, len(told["classes"]) + 1)
         network.load_state_dict(tensors)
-    except (ValidationError, RuntimeError, TypeError, ValueError) as error:
+    except (ValidationError, RuntimeError, TypeError, ValueError, LookupError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
             f"{file} does not hold what its header says ({reason}): use the version of foundling that wrote it, or "
@@ -81,33 +75,8 @@ def load_segmenter(file: str | Path, device: str | torch.device = "cpu") -> Trai
     where = torch.device(device)
     network.eval().requires_grad_(False).to(where)
     return TrainedSegmenter(
-        network, settings, told["clusters"], body.mean, body.std, str(file), checksum(file)[:12], where
+        network, settings, len(told["classes"]), body.mean, body.std, str(file), checksum(file)[:12], where
     )
-
-
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a segmenter's file in float32, and what it says of itself."""
-    if not file.is_file():
-        raise WeightsError(f"{file}: there is no such file; name one that train_semantic wrote, RUN.safetensors")
-    try:
-        with safe_open(file, framework="pt") as content:
-            told = json.loads((content.metadata() or {}).get(HEADER, "null"))
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise WeightsError(
-            f"{file} is no safetensors file, or damaged ({error}): name one that train_semantic wrote, RUN.safetensors"
-        ) from error
-    if not isinstance(told, dict) or told.get("method") != METHOD:
-        kind = told.get("method") if isinstance(told, dict) else None
-        raise WeightsError(
-            f"{file} holds no segmenter{f' but a network of the kind {kind!r}' if kind else ''}: name a file that "
-            "train_semantic wrote"
-        )
-    if missing := [key for key in _KEYS if key not in told]:
-        raise WeightsError(
-            f"{file} does not say how to make its network ({', '.join(missing)} missing): train it again"
-        )
-    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, told
 
 
 def segment(
@@ -124,26 +93,13 @@ def segment(
     to the size of the image by nearest neighbour, as in COMUS' code. One that cannot be used raises ImageError, or with
     ``failures`` is appended to it and left out. Raises ParameterError for a ``batch_size`` below 1.
     """
-    if batch_size < 1:
-        raise ParameterError(f"batch_size={batch_size}: must be at least 1")
-    return _segment(segmenter, list(samples), failures, batch_size, workers)
-
-
-def _segment(
-    segmenter: TrainedSegmenter, samples: list[Sample], failures: list[Failure] | None, batch_size: int, workers: int
-) -> Iterator[tuple[Sample, UInt8[np.ndarray, "height width"]]]:
-    batch: list[Prepared] = []
-    for item in read_ahead(samples, _LIMITS, workers, 2 * batch_size, failures):
-        batch.append(item)
-        if len(batch) == batch_size:
-            yield from _look(segmenter, samples, batch)
-            batch = []
-    if batch:
-        yield from _look(segmenter, samples, batch)
+    given = list(samples)
+    batches = in_batches(given, batch_size, workers, failures)
+    return (found for batch in batches for found in _look(segmenter, given, batch))
 
 
 def _look(
-    segmenter: TrainedSegmenter, samples: list[Sample], batch: list[Prepared]
+    segmenter: TrainedSegmenter, samples: Sequence[Sample], batch: list[Prepared]
 ) -> Iterator[tuple[Sample, UInt8[np.ndarray, "height width"]]]:
     squares = np.stack([squeeze(item.pixels.numpy(), segmenter.settings.test_side) for item in batch])
     images = torch.from_numpy(squares).to(segmenter.device).permute(0, 3, 1, 2).float() / 255

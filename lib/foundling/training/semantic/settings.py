@@ -70,11 +70,11 @@ class Semantic(Steps):
         "cosine", description="of the learning rate after the warm-up; the paper's: constant"
     )
     learning_rate: float = Field(1e-3, gt=0, description="highest learning rate; the paper's: 6e-5")
-    encoder_rate: float = Field(
+    backbone_rate: float = Field(
         0.1, ge=0, le=1, description="learning rate of the encoder, as a share; 0: it stays as it is; the paper's: 1"
     )
     warmup: int = Field(20, ge=0, description="steps of linear warm-up; the paper's: 0")
-    weight_decay: float = Field(0.0, ge=0, description="none for biases and norms; the paper's: 0")
+    weight_decay: float = Field(0.0, ge=0, description="none for norms; the paper's: 0")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second decay; the paper's: 0.999")
     clip: float = Field(0.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 0")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; the loss is in fp32")
@@ -94,4 +94,32 @@ class Semantic(Steps):
                 f"accumulate = {self.accumulate} takes a batch of {self.batch} apart into single images: the batch "
                 "normalisation of deeplab_r50 needs two or more at a time"
             )
+        return self
+
+
+class SemanticOnMaps(Semantic):
+    """The same, with the images and the label maps that they are trained on: what `foundling train` takes."""
+
+    dataset: str = Field("scenes", min_length=1, description="name in foundling.datasets.DATASETS")
+    split: str = Field("", description="part of the dataset; empty: its default, of scenes single_train")
+    root: str = Field("", description="folder of the images; empty: where `foundling data` puts them")
+    annotations: str = Field("", description="COCO instances file; only for the dataset coco")
+    images: int = Field(0, ge=0, description="number of images, from the first; 0: all")
+    scene_side: int = Field(128, ge=96, le=512, description="side of a scene in pixels, 96 to 512; only for scenes")
+    maps: str = Field(
+        "", description="folder of label maps, PNG files named as the images (notebook 04 writes pseudo_masks); round 1"
+    )
+    clusters: int = Field(0, ge=0, le=254, description="only with maps: how many clusters these have")
+    teacher: str = Field(
+        "", description="file of a segmenter, whose predictions are the label maps; the rounds after the first"
+    )
+
+    @model_validator(mode="after")
+    def _labelled(self) -> "SemanticOnMaps":
+        if bool(self.maps) == bool(self.teacher):
+            raise ValueError("give either maps, a folder of label maps, or teacher, the file of a segmenter")
+        if bool(self.maps) != bool(self.clusters):
+            raise ValueError("clusters is the number of clusters of maps: give both, or neither and a teacher")
+        if self.dataset == "folder" and not self.root:
+            raise ValueError("dataset 'folder' needs root: the folder that holds the images")
         return self

@@ -12,11 +12,10 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from foundling import provenance
 from foundling.backbones.apply import normalise
 from foundling.categories.pseudo_masks import PseudoMasks
 from foundling.errors import ParameterError
-from foundling.training import checkpoints
+from foundling.training import checkpoints, tuning
 from foundling.training import optimiser as optimisers
 from foundling.training.detection.bodies import Body
 from foundling.training.loop import Outcome, carry_out
@@ -103,17 +102,7 @@ class SemanticTask(Task):
         return [self.segmenter]
 
     def make_optimiser(self, settings: Semantic) -> torch.optim.Optimizer:
-        """Adam; the encoder learns at its own rate, and neither biases nor norms are decayed."""
-        groups = []
-        for part, rate in ((self.segmenter.encoder, settings.encoder_rate), (self.segmenter.head, 1.0)):
-            trained = [p for p in part.parameters() if p.requires_grad]
-            for decay, chosen in (
-                (settings.weight_decay, [p for p in trained if p.ndim > 1]),
-                (0.0, [p for p in trained if p.ndim <= 1]),
-            ):
-                if chosen:
-                    groups.append({"params": chosen, "weight_decay": decay, "rate": rate})
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2))
+        return tuning.make_optimiser(self.segmenter, self.segmenter.encoder, settings)
 
     def learning_rate(self, step: int, settings: Any) -> float:
         if settings.schedule == "constant" and step >= settings.warmup:
@@ -121,7 +110,9 @@ class SemanticTask(Task):
         return optimisers.learning_rate(step, settings)
 
     def export(self, run: Run, file: Path) -> None:
-        checkpoints.export(file, self.segmenter.state_dict(), about(self, run))
+        names = [f"cluster {i}" for i in range(1, self.classes)]
+        told = tuning.about(self.body, names, run, METHOD)
+        checkpoints.export(file, self.segmenter.state_dict(), told)
 
 
 def pixel_losses(
@@ -134,21 +125,3 @@ def pixel_losses(
     loss = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum") / total
     agreement = ((logits.argmax(1) == labels) & counted).sum() / total
     return {"loss": loss, "agreement": agreement}
-
-
-def about(task: SemanticTask, run: Run) -> dict[str, Any]:
-    """What the exported file says of itself: how to make the network again, what it was trained on, and how."""
-    versions = provenance.versions()
-    return {
-        "architecture": task.body.architecture,
-        "arguments": task.body.options,
-        "clusters": task.classes - 1,
-        "data": run.images.identity,
-        "mean": task.body.mean,
-        "method": METHOD,
-        "precision": "half",
-        "settings": run.settings.model_dump(include=set(Semantic.model_fields)),
-        "std": task.body.std,
-        "steps": run.done,
-        "versions": {name: versions[name] for name in ("foundling", "torch", "timm", "numpy")},
-    }
