@@ -4,8 +4,8 @@ The papers take the CLS token of the crop. A network whose training never touche
 their objectives are made of patch tokens) says little through it; what its patch tokens are over the object, and how
 much they differ there, is then the descriptor to take. Chosen on 500 training scenes with their true masks (128 px, 12
 categories, spectral clustering, accuracy of scenes_odin and of two networks of random weights): CLS of COMUS's crop
-22 % (18, 18); mean 24 % (23, 23), of grey crops 29 % (16, 15); "texture" of grey crops with the background painted over
-52 % (19, 19), with the background kept 40 % (19, 18; third of four blocks). Crops have 64 pixels there.
+22 % (19, 18); mean 24 % (24, 23), of grey crops 33 % (16, 16); "texture" of grey crops with the background painted over
+52 % (20, 19), with the background kept 42 % (17, 19). Crops have 64 pixels there.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

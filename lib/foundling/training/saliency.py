@@ -218,7 +218,7 @@ def _about(run: Run) -> dict[str, Any]:
         "mean": IMAGENET_MEAN,
         "method": "saliency",
         "precision": "half",
-        "settings": run.settings.model_dump(exclude={"root"}),  # a path of this machine
+        "settings": run.settings.model_dump(exclude={"root", "annotations"}),  # paths of this machine
         "std": IMAGENET_STD,
         "steps": run.done,
         "versions": {name: versions[name] for name in ("foundling", "torch", "numpy")},
