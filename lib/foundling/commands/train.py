@@ -91,5 +91,10 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
         if not (key and equals and value):
             raise ParameterError(f"--set {text}: write KEY=VALUE")
         values[key] = yaml.safe_load(value)
-    models = {**OBJECTIVES, "saliency": SaliencyOnSources, "semantic": SemanticOnMaps, "detector": DetectorOnLabels}
+    models: dict[str, Any] = {
+        **OBJECTIVES,
+        "saliency": SaliencyOnSources,
+        "semantic": SemanticOnMaps,
+        "detector": DetectorOnLabels,
+    }
     return checked(models, values, str(file))
