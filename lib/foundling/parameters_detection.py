@@ -29,7 +29,7 @@ class DetectorTraining(Parameters):
     limit: int = Field(0, ge=0, description="number of images that are measured, from the first; 0: all of them")
     compare_backbones: list[str] = Field([], max_length=0, description="none: a detector is compared with its teacher")
     train_on: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_]+)?$")]] = Field(
-        ["multi_train"],
+        ["single_train"],
         description="parts that are trained on, each a split or dataset:split; empty: the images that are measured",
     )
     train_limit: int = Field(1000, ge=0, description="images of each of these parts, from the first; 0: all of them")
