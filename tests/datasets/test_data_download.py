@@ -352,7 +352,7 @@ def test_what_has_no_archive_is_explained(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name(tmp_path):
-    with pytest.raises(ParameterError, match=r"unknown dataset 'voc': choose one of voc07, .*, davis, uvo, imagenet, scenes"):
+    with pytest.raises(ParameterError, match=r"unknown dataset 'voc': choose one of voc07, .*, uvo, imagenet, scenes"):
         download.download("voc", root=tmp_path)
 
 
