@@ -69,7 +69,7 @@ def test_by_hand(samples: list[Sample], objects: Objects) -> None:
     assert [failure.name for failure in labels.failures] == ["3.jpg"]
     assert [(sample.name, len(image)) for sample, image in labels.usable(samples)] == [("0.jpg", 2), ("1.jpg", 1)]
     assert labels.summary() == (
-        "3 boxes of 1 classes in 2 images\n1 × image without a box (left out): 2.jpg\n"
+        "3 boxes of 1 class in 2 images\n1 × image without a box (left out): 2.jpg\n"
         "1 × image that failed (left out): 3.jpg"
     )
 

@@ -64,7 +64,7 @@ def read_pseudo_labels(file: Path) -> PseudoLabels:
     return labels_of_coco(content, file)
 
 
-def labels_of_coco(content: dict[str, Any], file: Path) -> PseudoLabels:
+def labels_of_coco(content: Any, file: Path) -> PseudoLabels:
     """The labels in the ``content`` of ``file``, a COCO instances JSON; raises as :func:`read_pseudo_labels`."""
     try:
         return _from_coco(content)

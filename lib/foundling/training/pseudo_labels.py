@@ -110,8 +110,12 @@ class PseudoLabels:
 
     def summary(self) -> str:
         """A line on what there is, and one for each thing that is left out."""
-        boxes, used = int(self.counts.sum()), len(self.images) - len(self.without)
-        lines = [f"{boxes} boxes of {len(self.classes)} classes in {used} images"]
+        numbers = int(self.counts.sum()), len(self.classes), len(self.images) - len(self.without)
+        boxes, classes, used = (
+            f"{n} {word}{plural * (n != 1)}"
+            for n, (word, plural) in zip(numbers, (("box", "es"), ("class", "es"), ("image", "s")), strict=True)
+        )
+        lines = [f"{boxes} of {classes} in {used}"]
         kinds: Problems = defaultdict(list)
         kinds["image without a box (left out)"] += self.without
         kinds["class without a box"] += self.empty if len(self.classes) > 1 else ()
