@@ -49,6 +49,9 @@ class DetectorTraining(Parameters):
     )
     train_minutes: float = Field(0.0, ge=0, allow_inf_nan=False, description="minutes after which a run stops; 0: none")
     true_boxes: bool = Field(False, description="train on the true boxes as well: what a perfect teacher would teach")
+    enlarge: bool = Field(
+        True, description="a control: the teacher, too, sees measured images as large as the detector sees them"
+    )
     clusters: int = Field(0, ge=0, le=1000, description="number of clusters of found objects; 0: of categories")
     clustering: Literal["spectral", "kmeans", "kmeans_lost"] = Field(
         "spectral", description="how they are grouped: spectral, kmeans, or kmeans_lost (the paper)"

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from foundling.datasets import open_dataset
 from foundling.errors import ParameterError
@@ -117,3 +118,15 @@ def test_what_is_seen_is_written_and_what_failed_is_told(tmp_path, monkeypatch):
     assert list(detected) == [10] and failures == {"2.png": "2.png: gone", "1.png": "1.png: broken"}
     (entry,) = json.loads((tmp_path / "cad.json").read_text())
     assert (entry["image_id"], entry["bbox"]) == (10, [1, 2, 3, 4])
+
+
+def test_images_are_enlarged_as_far_as_they_are_smaller(tmp_path):
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "0.png")
+    Image.new("RGB", (40, 50), "red").save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_text("no image")
+    samples = samples_of(tmp_path)
+    copies, factors = teaching.enlarged(samples, 30, tmp_path / "large")
+    assert factors.tolist() == [3, 1, 1] and copies[1:] == samples[1:]
+    assert (copies[0].name, copies[0].image_id) == ("0.png", 10)
+    with Image.open(copies[0].path) as image:
+        assert image.size == (60, 30) and copies[0].path.parent == tmp_path / "large"

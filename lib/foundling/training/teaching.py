@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from PIL import Image
 
 from foundling.categories.crops import Objects
 from foundling.datasets import Dataset, open_dataset
-from foundling.errors import ParameterError
+from foundling.datasets.images import read_image
+from foundling.errors import ImageError, ParameterError
 from foundling.evaluation import to_results
 from foundling.files import write_bytes
 from foundling.parameters import from_root
@@ -81,6 +83,29 @@ def best_boxes(
         for i, sample in enumerate(samples)
         if known[i]
     }
+
+
+def enlarged(samples: Sequence[Sample], side: int, folder: Path) -> tuple[list[Sample], Float[np.ndarray, " image"]]:
+    """Copies of the images in ``folder``, their shorter side ``side`` pixels (bicubic), and how much larger each is.
+
+    Images that are as large already, or that cannot be read, are left as they are (1). A control: a detector looks at
+    enlarged images, and its teacher may, too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    copies, factors = [], np.ones(len(samples))
+    for i, sample in enumerate(samples):
+        copies.append(sample)
+        try:
+            image = read_image(sample.path, orient=sample.orient)
+        except ImageError:
+            continue
+        factors[i] = max(1.0, side / min(image.size))
+        if factors[i] > 1:
+            path = folder / f"{i:06d}.png"
+            size = (round(image.width * factors[i]), round(image.height * factors[i]))
+            image.resize(size, Image.Resampling.BICUBIC).save(path)
+            copies[i] = replace(sample, path=path, orient=False)
+    return copies, factors
 
 
 def seeded(settings: Detector, seed: int, classes: int = 1) -> Detector:
