@@ -3,7 +3,8 @@
 Reads settings from a YAML file (objective, network, images, steps, …; what is left out has its default). Objectives
 odin, dino and mae train a backbone; saliency trains BASNet on the masks of the sources that the file names; semantic
 trains a segmenter on a folder of label maps, or on what another segmenter predicts; detector trains one on boxes, such
-as `foundling discover` found in your photos (--set labels=found --set root=photos). Writes:
+as `foundling discover` found in your photos (--set labels=found --set root=photos); solo and mask_rcnn train
+an instance segmenter on masks, such as `foundling propose` wrote (likewise). Writes:
 
   RUN.safetensors         the backbone in half precision, under timm's names; or another network as its objective has it
   RUN_dense.safetensors   feature pyramid and projector as well, where a pyramid was trained
@@ -58,6 +59,10 @@ def run(args: argparse.Namespace) -> int:
         from foundling.training.detection_runs import train_on_labels
 
         outcome = train_on_labels(settings, args.out, args.minutes, cpu=args.cpu)
+    elif settings.objective in ("solo", "mask_rcnn"):
+        from foundling.training.instance.runs import train_on_masks
+
+        outcome = train_on_masks(settings, args.out, args.minutes, cpu=args.cpu)
     else:
         from foundling.training.representation import train
 
@@ -81,6 +86,7 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
 
     from foundling.studies import read_mapping
     from foundling.training.detection_runs import DetectorOnLabels
+    from foundling.training.instance.settings import RUNS
     from foundling.training.saliency_settings import SaliencyOnSources
     from foundling.training.semantic.settings import SemanticOnMaps
     from foundling.training.settings import OBJECTIVES, Common, checked
@@ -96,5 +102,6 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
         "saliency": SaliencyOnSources,
         "semantic": SemanticOnMaps,
         "detector": DetectorOnLabels,
+        **RUNS,
     }
     return checked(models, values, str(file))

@@ -302,9 +302,7 @@ def test_settings_that_contradict_themselves_are_refused(changes: dict[str, Any]
 def test_a_backbone_is_that_which_the_network_stands_on() -> None:
     assert named_body("r101_fpn", "random").architecture == "resnet101"
     assert named_body("r50_fpn", "random").architecture == "resnet50"
-    with pytest.raises(
-        WeightsError, match="scenes_odin is not what network = r101_fpn stands on, a ResNet-101"
-    ):
+    with pytest.raises(WeightsError, match="scenes_odin is not what network = r101_fpn stands on, a ResNet-101"):
         named_body("r101_fpn", "scenes_odin")
 
 

@@ -206,3 +206,26 @@ class MaskRcnn(Rounds, Detector):
 
 Instances = Solo | MaskRcnn
 SEGMENTERS: dict[str, type[Steps]] = {"solo": Solo, "mask_rcnn": MaskRcnn}
+
+
+# What `foundling train` takes
+
+
+class OnMasks(BaseModel):
+    """Where the masks and the images are."""
+
+    labels: str = Field(
+        "", description="masks: a COCO instances JSON with run lengths, or the folder that `foundling propose` wrote"
+    )
+    root: str = Field("", description="folder of the images, which their names in labels begin at")
+
+
+class SoloOnMasks(OnMasks, Solo):
+    """SOLOv2, and where its masks and images are."""
+
+
+class MaskRcnnOnMasks(OnMasks, MaskRcnn):
+    """Mask R-CNN, and where its masks and images are; the number of classes is that of the labels."""
+
+
+RUNS: dict[str, type[SoloOnMasks] | type[MaskRcnnOnMasks]] = {"solo": SoloOnMasks, "mask_rcnn": MaskRcnnOnMasks}

@@ -1,0 +1,69 @@
+"""An instance segmenter trained from the command line: on a file of masks, or on what `foundling propose` wrote."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from foundling.errors import DataMissing, ParameterError
+from foundling.parameters import from_root
+from foundling.training.instance.settings import SEGMENTERS, MaskRcnn, MaskRcnnOnMasks, OnMasks, SoloOnMasks
+from foundling.training.instance.train import train_instances
+from foundling.training.label_files import labels_of_coco, read_pseudo_labels
+from foundling.training.loop import Outcome
+from foundling.training.pseudo_labels import PseudoLabels
+from foundling.types import Sample
+
+PROPOSALS, IMAGES = "proposals.json", "images.json"  # of `foundling propose`
+
+
+def train_on_masks(
+    settings: SoloOnMasks | MaskRcnnOnMasks,
+    out: Path,
+    minutes: float = math.inf,
+    progress: bool = True,
+    cpu: bool = False,
+) -> Outcome:
+    """Train a segmenter on the masks that ``settings`` name, as :func:`train_instances` does.
+
+    Raises :class:`ParameterError` where ``labels`` or ``root`` are not given or hold something else,
+    :class:`DataMissing` where files are not there, and what training raises.
+    """
+    for name in ("labels", "root"):
+        if not getattr(settings, name):
+            raise ParameterError(f"{name} is not given ({OnMasks.model_fields[name].description}): add --set {name}=…")
+    path, root = from_root(settings.labels), from_root(settings.root)
+    assert path is not None and root is not None
+    proposed = path.is_dir()
+    labels = labels_of_proposal_folder(path) if proposed else read_pseudo_labels(path)
+    samples = [Sample(image.name, root / image.name, image.image_id, orient=proposed) for image in labels.images]
+    if absent := [sample.name for sample in samples if not sample.path.is_file()]:
+        raise DataMissing(
+            f"{len(absent)} of {len(samples)} images are not in {root}, the first {absent[0]}: give root, the folder "
+            "that these names begin at"
+        )
+    if progress:
+        print(labels.summary(), file=sys.stderr)
+    told = settings.model_dump(exclude=set(OnMasks.model_fields))  # wherever images and masks lie
+    if isinstance(settings, MaskRcnn):
+        told["classes"] = len(labels.classes)
+    plain: Any = SEGMENTERS[settings.objective](**told)
+    return train_instances(samples, labels, plain, out, minutes=minutes, progress=progress, cpu=cpu)
+
+
+def labels_of_proposal_folder(folder: Path) -> PseudoLabels:
+    """All masks that `foundling propose` wrote in ``folder``, as labels of one class.
+
+    Raises :class:`DataMissing` unless ``proposals.json`` and ``images.json`` are there, :class:`ParameterError` where
+    they hold something else.
+    """
+    content = {}
+    for name in (PROPOSALS, IMAGES):
+        if not (folder / name).is_file():
+            raise DataMissing(f"{folder} holds no {name}: give the folder that `foundling propose` wrote")
+        try:
+            content[name] = json.loads((folder / name).read_bytes())
+        except ValueError as error:
+            raise ParameterError(f"{folder / name} is no JSON ({error}): run `foundling propose` again") from error
+    return labels_of_coco({**content[IMAGES], "annotations": content[PROPOSALS]}, folder / PROPOSALS)
