@@ -37,6 +37,14 @@ def test_the_class_map_of_voc_counts_and_not_its_instances(voc: Path) -> None:
         np.testing.assert_array_equal(semantic_truth(sample, dataset), class_map(*size))
 
 
+def test_the_test_part_of_2007(tmp_path: Path) -> None:
+    """Which, unlike that of 2012, is public: Table 2 of COMUS is of it."""
+    kinds = class_map(6, 8)
+    home = make_voc_masks(tmp_path, {"000068": (np.where(kinds == CAT, 1, 0).astype(np.uint8), kinds)}, "test", 2007)
+    dataset = open_dataset("voc07", "seg_test", root=home)
+    np.testing.assert_array_equal(semantic_truth(dataset[0], dataset), kinds)
+
+
 @pytest.mark.parametrize("form", ["ids", "paths", "palette"])
 def test_trainaug_as_it_is_passed_around(voc: Path, form: str) -> None:
     """A list of ids, or of paths of image and map; maps in grey or with a palette; neither comes with VOC."""

@@ -117,7 +117,7 @@ def _coco_home(root: Path | str | None, split: str, name: str) -> Path:
 
 
 VOC_SPLITS = ("trainval", "train", "val")
-VOC_SEGMENTATION = ("seg_val", "seg_train", "seg_trainval", "seg_trainaug")
+VOC_SEGMENTATION = ("seg_val", "seg_train", "seg_trainval")
 COCO_SPLITS = ("val2017", "train2017", "val2014", "train2014")
 
 DATASETS: dict[str, Entry] = {
@@ -128,14 +128,14 @@ DATASETS: dict[str, Entry] = {
     ),
     "folder": Entry("any photos, without annotations", ("all",), _folder),
     "voc07": Entry(
-        "PASCAL VOC 2007; *_noh: without difficult and truncated objects",
-        (*VOC_SPLITS, "test", *(f"{split}_noh" for split in (*VOC_SPLITS, "test"))),
+        "PASCAL VOC 2007; *_noh: without difficult and truncated objects; seg_*: segmentation, with instance masks",
+        (*VOC_SPLITS, "test", *(f"{split}_noh" for split in (*VOC_SPLITS, "test")), *VOC_SEGMENTATION, "seg_test"),
         _voc07,
     ),
     "voc12": Entry(
         "PASCAL VOC 2012; *_noh: without difficult and truncated objects; seg_*: segmentation, with instance masks, "
         "but for seg_trainaug, which has label maps alone",
-        (*VOC_SPLITS, *(f"{split}_noh" for split in VOC_SPLITS), *VOC_SEGMENTATION),
+        (*VOC_SPLITS, *(f"{split}_noh" for split in VOC_SPLITS), *VOC_SEGMENTATION, "seg_trainaug"),
         _voc12,
     ),
     "coco20k": Entry("19,817 images of COCO train2014, the list of LOST", ("train",), _coco20k),

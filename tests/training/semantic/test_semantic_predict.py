@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from foundling.datasets.semantic import read_semantic
 from foundling.errors import ImageError, ParameterError, WeightsError
+from foundling.training.checkpoints import export
 from foundling.training.semantic import predict as predicting
+from foundling.training.semantic.networks import load_encoder, make_segmenter
 from foundling.training.semantic.predict import TrainedSegmenter, load_segmenter, segment, segment_to_files
-from foundling.training.semantic.task import train_semantic
+from foundling.training.semantic.task import METHOD, train_semantic
 from foundling.types import Failure, Sample
 
 
@@ -176,3 +178,19 @@ def test_a_segmenter_is_no_encoder(file: Path, tmp_path: Path) -> None:
     samples, masks = write_discs(tmp_path, 8)
     with pytest.raises(WeightsError, match="does not hold"):
         train_semantic(samples, masks, settings(weights=str(file)), tmp_path / "run", progress=False)
+
+
+def test_deeplab_from_its_file(samples: list[Sample], tmp_path: Path) -> None:
+    """Which holds it in half precision, batch statistics too."""
+    told = settings(network="deeplab_r50")
+    torch.manual_seed(0)
+    network = make_segmenter(told, load_encoder(told), CLUSTERS + 1)
+    about = {"architecture": "resnet50", "arguments": {}, "classes": ["a", "b"], "mean": [0.5] * 3, "std": [0.2] * 3}
+    about |= {"method": METHOD, "settings": told.model_dump()}
+    export(tmp_path / "run.safetensors", network.state_dict(), about)
+    loaded = load_segmenter(tmp_path / "run.safetensors")
+    images = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.allclose(loaded.network(images), network.eval()(images), atol=0.02)
+    found = list(segment(loaded, samples[:2]))
+    assert [labels.shape for _, labels in found] == [(48, 40), (40, 48)]
