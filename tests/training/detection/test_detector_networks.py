@@ -1,10 +1,12 @@
 """The parts of a detector: against torchvision's own, against loops, what is kept as it is, sizes."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from boxed import SIDE, small
@@ -13,11 +15,14 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.resnet import resnet18
+from torchvision.models.resnet import ResNet, resnet18
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from foundling.backbones import load_backbone
+from foundling.backbones.registry import BACKBONES
+from foundling.backbones.weights import fetch_weights
 from foundling.errors import WeightsError
+from foundling.training.checkpoints import export
 from foundling.training.detection.bodies import Body, empty_body, freeze_resnet, freeze_vit, load_body
 from foundling.training.detection.heads import Resizing, box_losses
 from foundling.training.detection.networks import Aligned, Res5Head, make_detector
@@ -189,6 +194,23 @@ def test_the_backbone_is_the_one_that_was_named() -> None:
         load_body(small(weights="dino_resnet50"))
     with pytest.raises(WeightsError, match="there is no such file"):
         load_body(small(weights="nowhere.safetensors"))
+
+
+def test_a_backbone_from_a_file_that_was_trained_here(tmp_path: Path) -> None:
+    entry = BACKBONES["scenes_odin"]
+    body = load_body(small(weights=str(fetch_weights(entry))))
+    assert body.architecture == entry.architecture and body.mean == entry.mean
+    theirs = load_backbone("scenes_odin", device="cpu").network.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in body.network.state_dict().items())
+    network = timm.create_model("resnet50", num_classes=0)
+    about = {"architecture": "resnet50", "arguments": {}, "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+    export(tmp_path / "resnet.safetensors", network.state_dict(), about)
+    body = load_body(small(network="r50_c4", weights=str(tmp_path / "resnet.safetensors")))
+    assert body.mean == (0.1, 0.2, 0.3) and isinstance(body.network, ResNet)
+    mine, theirs = body.network.state_dict(), network.state_dict()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n].half().to(mine[n])) for n in mine)
+    with pytest.raises(WeightsError, match=r"resnet\.safetensors is not what network = vit stands on, a ViT"):
+        load_body(small(weights=str(tmp_path / "resnet.safetensors")))
 
 
 def test_boxes_of_one_precision_whatever_that_of_the_networks() -> None:
