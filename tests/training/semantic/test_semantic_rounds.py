@@ -16,7 +16,7 @@ from foundling.training.semantic.task import train_semantic
 def test_two_rounds(tmp_path: Path) -> None:
     samples, masks = write_discs(tmp_path / "few", 8)
     more, _ = write_discs(tmp_path / "more", 4, first=50)
-    images = [samples, [*samples, *more]]
+    images = [samples, join(Dataset("discs", "few", tuple(samples)), Dataset("discs", "more", tuple(more)))]
     told = [settings(steps=20, learning_rate=0.01, backbone_rate=0.0), settings(steps=3, keep_empty=True)]
     with pytest.raises(ParameterError, match="2 sets of images for 1 rounds"):
         self_train(images, masks, told[:1], tmp_path / "run", progress=False)
@@ -27,6 +27,7 @@ def test_two_rounds(tmp_path: Path) -> None:
     assert one.masks is masks and one.outcome.finished and two.outcome.finished
     assert (one.outcome.file.name, two.outcome.file.name) == ("run_1.safetensors", "run_2.safetensors")
     assert two.masks.clusters == CLUSTERS and len(two.masks.files) == 12
+    assert two.masks.files[8] == tmp_path / "run_2_masks" / "discs_more" / "50.png"
     for i, (_, labels) in enumerate(segment(load_segmenter(one.outcome.file), images[1])):
         np.testing.assert_array_equal(two.masks.read(i), labels)
 
