@@ -1,5 +1,6 @@
 """Small pictures of a bright square on noise, their boxes, and settings of a small detector, for tests."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,27 @@ def small(**changes: Any) -> Detector:
     few = {"rpn_samples": 16, "rpn_proposals": 16, "test_proposals": 16, "roi_samples": 16, "rpn_candidates": 64}
     run = {"steps": 4, "batch": 4, "warmup": 1, "workers": 0, "weights": "random", "log_every": 2}
     return Detector(**sizes | few | run | changes)
+
+
+def train_in_a_group(rank: int, processes: int, port: int, folder: Path) -> None:
+    """Process ``rank`` of a run whose batches are taken in two parts; writes its network's tensors."""
+    import torch
+
+    from foundling.training.detection import task
+
+    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in group.items()})
+    torch.set_num_threads(1)
+    made: list[task.DetectorTask] = []
+    plain = task.DetectorTask.__init__
+
+    def kept(self: task.DetectorTask, *arguments: Any) -> None:
+        plain(self, *arguments)
+        made.append(self)
+
+    task.DetectorTask.__init__ = kept  # type: ignore[method-assign]
+    data = boxed_images(folder / f"images{rank}")
+    settings = small(steps=2, accumulate=2, freeze_at=4, warmup=0)
+    outcome = task.train_detector(*data, settings, folder / "run", progress=False, cpu=True)
+    torch.save({"state": made[0].state_dict(), "loss": outcome.history[-1]["loss"]}, folder / f"rank{rank}.pt")
+    torch.distributed.destroy_process_group()

@@ -1,6 +1,7 @@
 """Runs of a detector's training: that it learns, goes on after a stop, stops where it must, and what it refuses."""
 
 import csv
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from boxed import SIDE, boxed_images, small
+from boxed import SIDE, boxed_images, small, train_in_a_group
 from torch import Generator
 
 from foundling.errors import FoundlingError, ParameterError, TrainingError, WeightsError
@@ -62,6 +63,24 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(scenes: Data, tmp_path:
 def test_a_batch_in_parts_gives_the_mean_gradient_of_its_images(scenes: Data, tmp_path: Path) -> None:
     outcome = run(scenes, tmp_path / "run", small(steps=2, accumulate=2, optimiser="sgd", learning_rate=1e-4))
     assert outcome.finished and np.isfinite(outcome.history[-1]["loss"])
+
+
+@pytest.mark.slow  # 15 s: two processes start
+def test_two_processes_move_one_detector(tmp_path: Path) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    torch.multiprocessing.start_processes(train_in_a_group, (2, port, tmp_path), nprocs=2, start_method="spawn")
+    parts = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert parts[0]["loss"] == parts[1]["loss"] and np.isfinite(parts[0]["loss"])
+    assert all(torch.equal(value, parts[1]["state"][name]) for name, value in parts[0]["state"].items())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        before = DetectorTask(small(), load_body(small()), ("object",)).state_dict()
+    moved = {name for name, value in parts[0]["state"].items() if not torch.equal(value, before[name])}
+    assert "detector.rpn.head.cls_logits.weight" in moved and "detector.backbone.body.blocks.3.attn.qkv.weight" in moved
+    assert "detector.backbone.body.blocks.0.attn.qkv.weight" not in moved
+    assert load_detector(tmp_path / "run.safetensors").classes == ("object",)
 
 
 def test_images_and_boxes_are_mirrored_together(scenes: Data) -> None:
