@@ -63,7 +63,7 @@ def test_from_photos_to_a_detector_of_them(photos, tmp_path, capsys):
     options = ("--set", f"labels={tmp_path / 'found'}", "--set", f"root={photos}")
     assert train(tmp_path, *options) == 0
     printed = capsys.readouterr().out
-    assert "boxes of 1 classes in 6 images" in printed and "all steps done" in printed
+    assert "6 boxes of 1 class in 6 images" in printed and "all steps done" in printed
     detector = load_detector(tmp_path / "run.safetensors")
     assert detector.classes == ("object",)
     assert str(tmp_path) not in (tmp_path / "run.safetensors").read_bytes()[:9000].decode("ascii", "ignore")

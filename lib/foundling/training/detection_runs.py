@@ -8,12 +8,10 @@ from typing import Any
 from pydantic import Field
 
 from foundling.errors import DataMissing, ParameterError
-from foundling.parameters import from_root
 from foundling.training.detection.settings import Detector
-from foundling.training.label_files import labels_of_coco, read_pseudo_labels
+from foundling.training.label_files import labels_of_coco, open_labels
 from foundling.training.loop import Outcome
 from foundling.training.pseudo_labels import PseudoLabels
-from foundling.types import Sample
 
 RESULTS, IMAGES = "results.json", "images.json"  # of `foundling discover`
 
@@ -39,20 +37,7 @@ def train_on_labels(
     """
     from foundling.training.detection.task import train_detector
 
-    for name in ("labels", "root"):
-        if not getattr(settings, name):
-            about = DetectorOnLabels.model_fields[name].description
-            raise ParameterError(f"{name} is not given ({about}): add --set {name}=…")
-    path, root = from_root(settings.labels), from_root(settings.root)
-    assert path is not None and root is not None
-    found = path.is_dir()
-    labels = labels_of_found_folder(path) if found else read_pseudo_labels(path)
-    samples = [Sample(image.name, root / image.name, image.image_id, orient=found) for image in labels.images]
-    if absent := [sample.name for sample in samples if not sample.path.is_file()]:
-        raise DataMissing(
-            f"{len(absent)} of {len(samples)} images are not in {root}, the first {absent[0]}: give root, the folder "
-            "that these names begin at"
-        )
+    samples, labels = open_labels(settings, labels_of_found_folder)
     if progress:
         print(labels.summary())
     told = settings.model_dump(exclude={"labels", "root", "classes"})

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from foundling.categories.crops import Objects, as_bytes
 from foundling.datasets.base import Problems, describe
 from foundling.errors import DataMissing, ParameterError
 from foundling.files import write_bytes
+from foundling.parameters import from_root
 from foundling.training.pseudo_labels import PseudoLabels, image_labels
 from foundling.types import Failure, Sample
 
@@ -103,6 +104,30 @@ def _from_coco(content: dict[str, Any]) -> PseudoLabels:
     failures = tuple(Failure(**failure) for failure in told.get("failures", ()))
     names = tuple(name for _, name in categories)
     return PseudoLabels(tuple(images), names, failures, (*told.get("problems", ()), *describe(problems)))
+
+
+def open_labels(settings: Any, read_folder: Callable[[Path], PseudoLabels]) -> tuple[list[Sample], PseudoLabels]:
+    """The images and the labels that ``settings`` name: ``labels``, a COCO instances JSON or a folder that
+    ``read_folder`` reads (of own photos, which are turned as they say), and ``root``, the folder of the images.
+
+    Raises :class:`ParameterError` where one of the two is not given, :class:`DataMissing` where an image is not there,
+    and what reading raises.
+    """
+    for name in ("labels", "root"):
+        if not getattr(settings, name):
+            about = type(settings).model_fields[name].description
+            raise ParameterError(f"{name} is not given ({about}): add --set {name}=…")
+    path, root = from_root(settings.labels), from_root(settings.root)
+    assert path is not None and root is not None
+    photos = path.is_dir()
+    labels = read_folder(path) if photos else read_pseudo_labels(path)
+    samples = [Sample(image.name, root / image.name, image.image_id, orient=photos) for image in labels.images]
+    if absent := [sample.name for sample in samples if not sample.path.is_file()]:
+        raise DataMissing(
+            f"{len(absent)} of {len(samples)} images are not in {root}, the first {absent[0]}: give root, the folder "
+            "that these names begin at"
+        )
+    return samples, labels
 
 
 # Detectron2

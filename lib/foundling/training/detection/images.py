@@ -1,7 +1,6 @@
 """What a detector is trained on: images of any size and their boxes, read when they are asked for."""
 
-import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,8 @@ from torch.utils import data
 
 from foundling.datasets.images import read_image
 from foundling.errors import DataMissing, ImageError, ParameterError
-from foundling.training.data import one_thread
 from foundling.training.pseudo_labels import ImageLabels, PseudoLabels
+from foundling.training.reading import ReadSet
 from foundling.types import Sample
 
 
@@ -87,34 +86,7 @@ class BoxedBatch(NamedTuple):
     labels: list[Int[Tensor, " _"]]
 
 
-class BoxedSet:
-    """The images of a run on their way to the device; one that cannot be read is reported once, as a warning."""
+class BoxedSet(ReadSet):
+    """The images of a run, and their boxes."""
 
-    def __init__(self, source: BoxedImages, device: torch.device | str = "cpu", workers: int = 0) -> None:
-        self.source, self.identity = source, source.identity
-        self.device, self.workers = torch.device(device), workers
-        self._reported: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batches(self, plan: Iterable[Sequence[int]]) -> Generator[BoxedBatch, None, None]:
-        """A batch for every list of positions in ``plan``, read ahead by the worker processes."""
-        loader = data.DataLoader(
-            self.source,
-            batch_sampler=plan,  # type: ignore[arg-type]
-            num_workers=self.workers,
-            collate_fn=tuple,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=one_thread,
-        )
-        for items in loader:
-            yield self._receive(items)
-
-    def _receive(self, items: Sequence[Boxed]) -> BoxedBatch:
-        for problem in (problem for item in items for problem in item.problems):
-            if problem not in self._reported:
-                self._reported.add(problem)
-                warnings.warn(f"{problem}; the next image that can be read stands in for it", stacklevel=3)
-        moved = ([t.to(self.device, non_blocking=True) for t in item[:3]] for item in items)
-        return BoxedBatch(*map(list, zip(*moved, strict=True)))
+    batch = BoxedBatch

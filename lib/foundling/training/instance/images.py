@@ -1,8 +1,7 @@
 """What an instance segmenter is trained on: images of any size and the masks in them, read when they are asked for."""
 
-import warnings
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +14,9 @@ from torch.utils import data
 from foundling.categories.crops import as_bytes
 from foundling.datasets.base import Problems, describe
 from foundling.errors import DataMissing, ImageError, ParameterError
-from foundling.training.data import one_thread
 from foundling.training.detection.images import check_labels, read_pixels
 from foundling.training.pseudo_labels import ImageLabels, PseudoLabels
+from foundling.training.reading import ReadSet
 from foundling.types import Sample
 
 
@@ -96,31 +95,7 @@ class MaskedBatch(NamedTuple):
     labels: list[Int[Tensor, " _"]]
 
 
-class MaskedSet:
-    """The images of a run on their way to the device; one that cannot be read is reported once, as a warning."""
+class MaskedSet(ReadSet):
+    """The images of a run, and their masks."""
 
-    def __init__(self, source: MaskedImages, device: torch.device | str = "cpu", workers: int = 0) -> None:
-        self.source, self.identity = source, source.identity
-        self.device, self.workers = torch.device(device), workers
-        self._reported: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batches(self, plan: Iterable[Sequence[int]]) -> Generator[MaskedBatch, None, None]:
-        """A batch for every list of positions in ``plan``, read ahead by the worker processes."""
-        loader = data.DataLoader(
-            self.source,
-            batch_sampler=plan,  # type: ignore[arg-type]
-            num_workers=self.workers,
-            collate_fn=tuple,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=one_thread,
-        )
-        for items in loader:
-            for problem in (problem for item in items for problem in item.problems):
-                if problem not in self._reported:
-                    self._reported.add(problem)
-                    warnings.warn(f"{problem}; the next image that can be read stands in for it", stacklevel=2)
-            moved = ([t.to(self.device, non_blocking=True) for t in item[:3]] for item in items)
-            yield MaskedBatch(*map(list, zip(*moved, strict=True)))
+    batch = MaskedBatch

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from foundling.errors import DataMissing, ParameterError
-from foundling.parameters import from_root
 from foundling.training.instance.settings import SEGMENTERS, MaskRcnn, MaskRcnnOnMasks, OnMasks, SoloOnMasks
 from foundling.training.instance.train import train_instances
-from foundling.training.label_files import labels_of_coco, read_pseudo_labels
+from foundling.training.label_files import labels_of_coco, open_labels
 from foundling.training.loop import Outcome
 from foundling.training.pseudo_labels import PseudoLabels
-from foundling.types import Sample
 
 PROPOSALS, IMAGES = "proposals.json", "images.json"  # of `foundling propose`
 
@@ -30,19 +28,7 @@ def train_on_masks(
     Raises :class:`ParameterError` where ``labels`` or ``root`` are not given or hold something else,
     :class:`DataMissing` where files are not there, and what training raises.
     """
-    for name in ("labels", "root"):
-        if not getattr(settings, name):
-            raise ParameterError(f"{name} is not given ({OnMasks.model_fields[name].description}): add --set {name}=…")
-    path, root = from_root(settings.labels), from_root(settings.root)
-    assert path is not None and root is not None
-    proposed = path.is_dir()
-    labels = labels_of_proposal_folder(path) if proposed else read_pseudo_labels(path)
-    samples = [Sample(image.name, root / image.name, image.image_id, orient=proposed) for image in labels.images]
-    if absent := [sample.name for sample in samples if not sample.path.is_file()]:
-        raise DataMissing(
-            f"{len(absent)} of {len(samples)} images are not in {root}, the first {absent[0]}: give root, the folder "
-            "that these names begin at"
-        )
+    samples, labels = open_labels(settings, labels_of_proposal_folder)
     if progress:
         print(labels.summary(), file=sys.stderr)
     told = settings.model_dump(exclude=set(OnMasks.model_fields))  # wherever images and masks lie

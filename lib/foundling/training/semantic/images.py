@@ -1,8 +1,7 @@
 """What a segmenter is trained on: images of any size and their label maps, looked through once, read when asked for."""
 
 import hashlib
-import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,7 +16,8 @@ from foundling.datasets.base import Problems, describe
 from foundling.datasets.images import read_image
 from foundling.datasets.semantic import read_semantic, size_of
 from foundling.errors import DataMissing, ImageError, ParameterError
-from foundling.training.data import cores, one_thread
+from foundling.training.data import cores
+from foundling.training.reading import ReadSet
 from foundling.types import VOID, Sample
 
 
@@ -138,34 +138,7 @@ class MappedBatch(NamedTuple):
     labels: list[UInt8[Tensor, "_ _"]]
 
 
-class MappedSet:
-    """The images of a run on their way to the device; one that cannot be read is reported once, as a warning."""
+class MappedSet(ReadSet):
+    """The images of a run, and their label maps."""
 
-    def __init__(self, source: MappedImages, device: torch.device | str = "cpu", workers: int = 0) -> None:
-        self.source, self.identity = source, source.identity
-        self.device, self.workers = torch.device(device), workers
-        self._reported: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def batches(self, plan: Iterable[Sequence[int]]) -> Generator[MappedBatch, None, None]:
-        """A batch for every list of positions in ``plan``, read ahead by the worker processes."""
-        loader = data.DataLoader(
-            self.source,
-            batch_sampler=plan,  # type: ignore[arg-type]
-            num_workers=self.workers,
-            collate_fn=tuple,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=one_thread,
-        )
-        for items in loader:
-            yield self._receive(items)
-
-    def _receive(self, items: Sequence[Mapped]) -> MappedBatch:
-        for problem in (problem for item in items for problem in item.problems):
-            if problem not in self._reported:
-                self._reported.add(problem)
-                warnings.warn(f"{problem}; the next image that can be read stands in for it", stacklevel=3)
-        moved = ([t.to(self.device, non_blocking=True) for t in item[:2]] for item in items)
-        return MappedBatch(*map(list, zip(*moved, strict=True)))
+    batch = MappedBatch
