@@ -1,5 +1,6 @@
 """Printed numbers stand beside detectors only under LOST's conditions."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +14,12 @@ from foundling.report.beside_detectors import (
     printed_classes,
     printed_clusters,
     pseudo_beside,
+    spread_beside,
     teacher_beside,
     train_set,
 )
 from foundling.training.detection.detectron2_config import PRESETS
+from foundling.training.loop import Outcome
 
 CAD, OD = PRESETS["VOC07_CAD"], PRESETS["VOC07_OD"]
 
@@ -27,7 +30,7 @@ def parameters(split="trainval", parts=(), dataset="voc07", **changes) -> Simple
         "dataset": dataset, "split": split, "limit": 0, "max_side": 0, "precision": "fp32", "backbone": "dino_vits16",
         "weights": "pretrained", "teacher": {"method": "lost", "k": 100, "facet": "keys"}, "clusters": 0,
         "description": {"recipe": "lost", "descriptor": "cls", "side": 256, "facet": "tokens"},
-        "clustering": "kmeans_lost", "train_limit": 0, "parts": lambda: list(parts),
+        "clustering": "kmeans_lost", "train_limit": 0, "parts": lambda: list(parts), "seeds": [0],
     }  # fmt: skip
     return SimpleNamespace(**values | changes)
 
@@ -61,7 +64,8 @@ def test_other_conditions_have_nothing_beside_them(changes):
 def test_settings_that_change_the_result_must_be_the_papers():
     assert is_papers(CAD, "cad", "VOC07_trainval")
     assert is_papers(CAD.model_copy(update={"engine": "torchvision", "workers": 0, "seed": 7}), "cad", "VOC07_trainval")
-    for name, value in {"steps": 24000, "network": "r50_fpn", "learning_rate": 0.01, "freeze_at": 0}.items():
+    others = {"steps": 24000, "network": "r50_fpn", "learning_rate": 0.01, "freeze_at": 0}
+    for name, value in {**others, "precision": "bf16", "accumulate": 4}.items():
         assert not is_papers(CAD.model_copy(update={name: value}), "cad", "VOC07_trainval")
     assert not is_papers(CAD, "od", "VOC07_trainval")
     assert not is_papers(CAD, "cad", "")
@@ -82,6 +86,33 @@ def test_detectors_of_clusters():
     pseudo = pseudo_beside(parameters("test"))
     assert (len(pseudo), pseudo["ap50"], pseudo["aeroplane"]) == (21, 15.1, 42.8)
     assert pseudo_beside(parameters("test", backbone="dino_vitb8")) == {}
+
+
+def test_the_boxes_alone_depend_on_what_was_clustered():
+    assert pseudo_beside(parameters("test", [("voc07", "trainval")])) == pseudo_beside(parameters("test"))
+    for parts in ([("voc12", "trainval")], [("voc07", "trainval"), ("voc12", "trainval")], [("scenes", "multi_train")]):
+        assert pseudo_beside(parameters("test", parts)) == {}
+    assert pseudo_beside(parameters("test", [("voc07", "trainval")], train_limit=100)) == {}
+
+
+def test_the_spread_over_four_seeds_of_twenty_clusters():
+    union, four = [("voc12", "trainval"), ("voc07", "trainval")], [0, 1, 2, 3]
+    assert spread_beside(parameters("test", union, seeds=four), OD) == 0.8
+    assert spread_beside(parameters("test", union, seeds=four, clusters=20), OD) == 0.8
+    assert spread_beside(parameters("test", union, seeds=four[:3]), OD) is None
+    assert spread_beside(parameters("test", union, seeds=four, clusters=25), OD) is None
+    assert spread_beside(parameters("test", union[1:], seeds=four), OD) is None  # of one year
+
+
+def test_nothing_stands_beside_a_run_that_stopped_early():
+    ended, stopped = (Outcome(done == 10, done, Path("run.safetensors"), []) for done in (10, 9))
+    union = [("voc12", "trainval"), ("voc07", "trainval")]
+    p = parameters("test", union, seeds=[0, 1, 2, 3])
+    assert cad_beside(parameters(), CAD, [ended])["ap50"] == 29.0
+    assert od_beside(p, OD, [ended] * 4)["ap50"] == 29.9 and spread_beside(p, OD, [ended] * 4) == 0.8
+    assert cad_beside(parameters(), CAD, [stopped]) == cad_beside(parameters(), CAD, [ended, stopped]) == {}
+    assert od_beside(p, OD, [ended, ended, stopped, ended]) == {}
+    assert spread_beside(p, OD, [ended, ended, ended, stopped]) is None
 
 
 def test_sets_are_named_as_in_the_papers():

@@ -2,15 +2,19 @@
 
 They are given where a run meets the conditions under which LOST made them: whole datasets, boxes of LOST by DINO's
 ViT-S/16, and a Faster R-CNN with the settings of its published configs, in either engine. LOST's tables say which
-images were trained on; a row is given only for these.
+images were trained on; a row is given only for these, and only beside detectors whose training went to its end.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from foundling.datasets.voc import CATEGORIES
 from foundling.report.beside import EVAL_SETS
 from foundling.report.published import Row, published
 from foundling.training.detection.detectron2_config import PRESETS
+
+if TYPE_CHECKING:
+    from foundling.training.loop import Outcome
 
 SETS = {**EVAL_SETS, ("voc07", "test"): "VOC07_test"}
 LOST = {"method": "lost", "k": 100, "facet": "keys"}
@@ -30,6 +34,7 @@ DECIDES = (  # settings of a run that change its result
     "box_beta", "rpn_samples", "rpn_candidates", "rpn_proposals", "test_proposals", "roi_samples", "roi_positive",
     "score_threshold", "nms_threshold", "detections", "steps", "batch", "optimiser", "schedule", "decay_at", "gamma",
     "learning_rate", "backbone_rate", "warmup", "warmup_factor", "weight_decay", "beta1", "clip", "precise_bn",
+    "precision", "accumulate",
 )  # fmt: skip
 CLASSES = dict(zip(
     ("aero", "bike", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "table", "dog", "horse", "mbike",
@@ -47,25 +52,28 @@ def teacher_beside(p: Any) -> dict[str, float]:
     return _printed("LOST", SETS[p.dataset, p.split]) if _whole(p) and _is_lost(p) else {}
 
 
-def cad_beside(p: Any, run: Any) -> dict[str, float]:
+def cad_beside(p: Any, run: Any, outcomes: "Sequence[Outcome]" = ()) -> dict[str, float]:
     """``corloc``, ``ap50``, ``odap50`` and ``odap`` of "LOST + CAD" (Tables 1, 4, 9), as far as they are printed.
 
-    ``p`` are the parameters of notebook 05, ``run`` the settings of its class-agnostic detector.
+    ``p`` are the parameters of notebook 05, ``run`` the settings of its class-agnostic detector. ``outcomes`` are what
+    the training of each seed left: nothing is given if one of them stopped before its last step.
     """
     trained = train_set(p)
-    if not _whole(p) or not _is_lost(p) or not is_papers(run, "cad", trained):
+    if not _whole(p) or not _is_lost(p) or not is_papers(run, "cad", trained) or not _finished(outcomes):
         return {}
     return _printed("LOST + CAD", SETS[p.dataset, p.split], trained)
 
 
-def od_beside(p: Any, run: Any) -> dict[str, float]:
+def od_beside(p: Any, run: Any, outcomes: "Sequence[Outcome]" = ()) -> dict[str, float]:
     """AP50 of "LOST + OD", or of "LOST + OD†" trained on both years, with as many clusters, on VOC07 test.
 
     The keys are the names of the classes (Table 3; only for 20 clusters) and ``ap50``, their mean (Tables 3 and 7).
-    ``run`` are the settings of the detector of clusters.
+    ``run`` are the settings of the detector of clusters, ``outcomes`` as in :func:`cad_beside`.
     """
     trained = train_set(p)
     if not _whole(p) or not _is_lost(p) or not is_papers(run, "od", trained) or not _is_sorted(p):
+        return {}
+    if not _finished(outcomes):
         return {}
     found = _classes("LOST + OD†" if trained == UNION else "LOST + OD", SETS[p.dataset, p.split], p.clusters or 20)
     more = dict(_by_clusters(trained, SETS[p.dataset, p.split]))
@@ -74,19 +82,25 @@ def od_beside(p: Any, run: Any) -> dict[str, float]:
     return found
 
 
-def spread_beside(p: Any, run: Any) -> float | None:
+def spread_beside(p: Any, run: Any, outcomes: "Sequence[Outcome]" = ()) -> float | None:
     """The standard deviation of AP50 over seeds of k-means that appendix A.5 prints for "LOST + OD†", or ``None``.
 
-    The paper has four; here every seed is one of k-means and of training.
+    The paper has four; here every seed is one of k-means and of training. ``outcomes`` as in :func:`cad_beside`.
     """
-    if len(p.seeds) != 4 or "ap50" not in od_beside(p, run) or train_set(p) != UNION or (p.clusters or 20) != 20:
+    if len(p.seeds) != 4 or train_set(p) != UNION or (p.clusters or 20) != 20 or not od_beside(p, run, outcomes):
         return None
     return published(paper="lost", table="Text A.5", metric="AP50_std")[0]["value"]
 
 
 def pseudo_beside(p: Any) -> dict[str, float]:
-    """AP50 of LOST's own boxes with their clusters, found in VOC07 test (Table 3), by class; ``ap50`` is their mean."""
+    """AP50 of LOST's own boxes with their clusters, found in VOC07 test (Table 3), by class; ``ap50`` is their mean.
+
+    The table does not say which boxes were clustered: taken are those of VOC07 trainval, on which the row below was
+    trained, or those of the measured images themselves.
+    """
     if not _whole(p) or not _is_lost(p) or not _is_sorted(p):
+        return {}
+    if train_set(p) not in ("VOC07_trainval", SETS[p.dataset, p.split]):
         return {}
     return _classes("LOST pseudo-boxes", SETS[p.dataset, p.split], p.clusters or 20)
 
@@ -94,7 +108,8 @@ def pseudo_beside(p: Any) -> dict[str, float]:
 def is_papers(run: Any, kind: str, trained: str) -> bool:
     """Whether the settings of a run are those of LOST's detector for these images, as far as they change a result.
 
-    ``kind`` is ``"cad"`` or ``"od"``. Either engine will do, and so will fewer images at a time: their sum counts.
+    ``kind`` is ``"cad"`` or ``"od"``. Either engine will do; not so a batch in parts, as each part has its own batch
+    statistics.
     """
     name = PRESET.get((kind, trained))
     return name is not None and all(getattr(run, field) == getattr(PRESETS[name], field) for field in DECIDES)
@@ -109,6 +124,10 @@ def train_set(p: Any) -> str:
 def _whole(p: Any) -> bool:
     """All images of a split that LOST measures, as they are."""
     return (p.dataset, p.split) in SETS and (p.limit, p.max_side, p.precision) == (0, 0, "fp32")
+
+
+def _finished(outcomes: "Sequence[Outcome]") -> bool:
+    return all(outcome.finished for outcome in outcomes)
 
 
 def _is_lost(p: Any) -> bool:
