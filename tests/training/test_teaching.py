@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from foundling.datasets import open_dataset
-from foundling.errors import ParameterError
+from foundling.errors import FoundlingError, ParameterError
 from foundling.parameters import validate
 from foundling.training import teaching
 from foundling.training.detection.settings import Detector
@@ -99,6 +99,13 @@ def test_the_surest_of_a_class_over_all_images(tmp_path):
     )
 
 
+def test_every_detection_in_every_class():
+    box = np.array([[0.0, 0.0, 5.0, 5.0], [1.0, 1.0, 4.0, 4.0]])
+    found = teaching.in_every_class({7: Detections(box, np.array([0.9, 0.2]), np.array([2, 0]))}, 3)
+    assert found[7].labels.tolist() == [0, 0, 1, 1, 2, 2] and found[7].scores.tolist() == [0.9, 0.2] * 3
+    np.testing.assert_array_equal(found[7].boxes, np.concatenate([box] * 3))
+
+
 def test_what_is_seen_is_written_and_what_failed_is_told(tmp_path, monkeypatch):
     from foundling.training.detected import DetectedSet
     from foundling.types import Failure
@@ -130,3 +137,21 @@ def test_images_are_enlarged_as_far_as_they_are_smaller(tmp_path):
     assert (copies[0].name, copies[0].image_id) == ("0.png", 10)
     with Image.open(copies[0].path) as image:
         assert image.size == (60, 30) and copies[0].path.parent == tmp_path / "large"
+
+
+def test_a_disk_that_fills_up_leaves_the_enlarged_image_that_was_there(tmp_path, monkeypatch):
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "0.png")
+    samples = samples_of(tmp_path, 1)
+    copies, _ = teaching.enlarged(samples, 30, tmp_path / "large")
+    before = copies[0].path.read_bytes()
+
+    def fills(image, file, *options, **more):
+        with open(file, "wb") as begun:
+            begun.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fills)
+    with pytest.raises(FoundlingError, match=r"000000\.png cannot be written \(No space left on device\): make room"):
+        teaching.enlarged(samples, 40, tmp_path / "large")
+    assert copies[0].path.read_bytes() == before
+    assert [path.name for path in (tmp_path / "large").iterdir()] == ["000000.png"]

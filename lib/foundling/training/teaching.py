@@ -21,7 +21,7 @@ from foundling.datasets import Dataset, open_dataset
 from foundling.datasets.images import read_image
 from foundling.errors import ImageError, ParameterError
 from foundling.evaluation import to_results
-from foundling.files import write_bytes
+from foundling.files import write_bytes, writing
 from foundling.parameters import from_root
 from foundling.parameters_detection import DetectorTraining
 from foundling.training.detected import detect_images
@@ -89,9 +89,8 @@ def enlarged(samples: Sequence[Sample], side: int, folder: Path) -> tuple[list[S
     """Copies of the images in ``folder``, their shorter side ``side`` pixels (bicubic), and how much larger each is.
 
     Images that are as large already, or that cannot be read, are left as they are (1). A control: a detector looks at
-    enlarged images, and its teacher may, too.
+    enlarged images, and its teacher may, too. Raises :class:`~foundling.errors.FoundlingError` if the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     copies, factors = [], np.ones(len(samples))
     for i, sample in enumerate(samples):
         copies.append(sample)
@@ -103,7 +102,8 @@ def enlarged(samples: Sequence[Sample], side: int, folder: Path) -> tuple[list[S
         if factors[i] > 1:
             path = folder / f"{i:06d}.png"
             size = (round(image.width * factors[i]), round(image.height * factors[i]))
-            image.resize(size, Image.Resampling.BICUBIC).save(path)
+            with writing(path) as part:
+                image.resize(size, Image.Resampling.BICUBIC).save(part, format="PNG")
             copies[i] = replace(sample, path=path, orient=False)
     return copies, factors
 
@@ -158,6 +158,18 @@ def look(
     detected = found.detections(samples)
     write_bytes(folder.with_name(f"{folder.name}.json"), f"{json.dumps(to_results(detected))}\n".encode())
     return detected
+
+
+def in_every_class(detected: Mapping[int, Detections], classes: int) -> dict[int, Detections]:
+    """Every detection once in each of ``classes``: a control that finds objects and cannot tell what they are."""
+    return {
+        i: Detections(
+            np.tile(found.boxes, (classes, 1)),
+            np.tile(found.scores, classes),
+            np.repeat(np.arange(classes), len(found)),
+        )
+        for i, found in detected.items()
+    }
 
 
 def surest(detected: Mapping[int, Detections], samples: Sequence[Sample], label: int, count: int) -> Objects:
