@@ -18,7 +18,7 @@ def settings(**changes: Any) -> Semantic:
     """Those of a run of seconds."""
     given: dict[str, Any] = {
         "weights": "random", "channels": 8, "detail": 4, "side": 32, "test_side": 32, "steps": 6, "warmup": 2,
-        "batch": 4, "workers": 0, "log_every": 2, "save_every": 2,
+        "batch": 4, "workers": 0, "log_every": 2, "save_every": 2, "object_first": False,
     }  # fmt: skip
     return Semantic(**(given | changes))
 

@@ -18,7 +18,7 @@ from foundling.errors import ImageError, ParameterError, WeightsError
 from foundling.training.checkpoints import export
 from foundling.training.semantic import predict as predicting
 from foundling.training.semantic.networks import load_encoder, make_segmenter
-from foundling.training.semantic.predict import TrainedSegmenter, load_segmenter, segment, segment_to_files
+from foundling.training.semantic.predict import TrainedSegmenter, decide, load_segmenter, segment, segment_to_files
 from foundling.training.semantic.task import METHOD, train_semantic
 from foundling.types import Failure, Sample
 
@@ -78,6 +78,14 @@ def test_an_image_that_cannot_be_read(segmenter: TrainedSegmenter, samples: list
     found = list(segment(segmenter, samples, failures=failures))
     assert [sample.name for sample, _ in found] == ["0.png", "2.png", "3.png", "4.png"]
     assert [(failure.name, failure.index) for failure in failures] == [("1.png", 1)]
+
+
+def test_an_object_may_be_of_any_cluster() -> None:
+    """0.4 against 0.3 and 0.3: the background is the likeliest class, but an object is likelier."""
+    chances = torch.tensor([[0.4, 0.3, 0.3], [0.4, 0.25, 0.35], [0.6, 0.1, 0.3], [0.1, 0.2, 0.7]])
+    logits = chances.log().T[None, :, None]
+    assert decide(logits, False).flatten().tolist() == [0, 0, 0, 2]
+    assert decide(logits, True).flatten().tolist() == [1, 2, 0, 2]
 
 
 # Files

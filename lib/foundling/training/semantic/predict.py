@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 from pydantic import ValidationError
+from torch import Tensor
 
 from foundling.backbones.apply import normalise
 from foundling.backbones.checkpoint import checksum
@@ -104,11 +105,24 @@ def _look(
     squares = np.stack([squeeze(item.pixels.numpy(), segmenter.settings.test_side) for item in batch])
     images = torch.from_numpy(squares).to(segmenter.device).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
-        labels = segmenter.network(normalise(images, segmenter.mean, segmenter.std)).argmax(1).byte().cpu().numpy()
+        logits = segmenter.network(normalise(images, segmenter.mean, segmenter.std))
+        labels = decide(logits, segmenter.settings.object_first).byte().cpu().numpy()
     for item, small in zip(batch, labels, strict=True):
         height, width = item.original
         found = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
         yield samples[item.index], np.asarray(found, dtype=np.uint8)
+
+
+def decide(logits: Float[Tensor, "image class h w"], object_first: bool) -> Int[Tensor, "image h w"]:
+    """The label of every pixel: the class with the largest logit, the first of equals.
+
+    With ``object_first``, the background only where it is likelier than all clusters together. Where a network cannot
+    tell clusters from each other, each of them is less likely than the background, on objects too.
+    """
+    if not object_first:
+        return logits.argmax(1)
+    clusters = logits[:, 1:]
+    return torch.where(clusters.logsumexp(1) > logits[:, 0], clusters.argmax(1) + 1, 0)
 
 
 def segment_to_files(

@@ -47,6 +47,11 @@ class Semantic(Steps):
         multiple_of=8,
         description="side of the square that an image is resized to when the segmenter is used; the paper's: 512, 256",
     )
+    object_first: bool = Field(
+        True,
+        description="in use, a pixel is of an object where all clusters together outweigh the background, and then of "
+        "the likeliest; without it each cluster is weighed alone; the paper's: no",
+    )
     min_area: float = Field(0.5, gt=0, description="smallest area of a crop, of the image's; the paper's: 0.5, 0.2")
     max_area: float = Field(
         1.0,
