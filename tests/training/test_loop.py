@@ -204,6 +204,74 @@ def test_a_run_in_many_parts_equals_an_undisturbed_one(photos: Path, tmp_path: P
     assert [o.epochs for o in made[1:5]] == [[0], [0], [1], [1]]  # begun again with every part
 
 
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are exported."""
+    names: list[str] = []
+    export = checkpoints.export
+
+    def note(file: Path, *rest: Any) -> None:
+        names.append(file.name)
+        export(file, *rest)
+
+    monkeypatch.setattr(checkpoints, "export", note)
+    return names
+
+
+def stamps(out: Path) -> dict[str, int]:
+    """When the files of a run were written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.parent.iterdir() if path.name.startswith(out.name)}
+
+
+@pytest.mark.usefixtures("made")
+def test_a_run_that_has_ended_is_left_as_it_is(photos: Path, tmp_path: Path, exports: list[str]) -> None:
+    whole = run(tiny(photos), tmp_path / "a")
+    before = stamps(tmp_path / "a")
+    assert exports == ["a.safetensors"] and len(before) == 3
+    again = run(tiny(photos, save_every=3), tmp_path / "a")  # no step depends on it
+    assert again == whole and stamps(tmp_path / "a") == before and len(exports) == 1
+    run(tiny(photos, export_dense=True), tmp_path / "a")  # another file is asked for
+    assert exports[1:] == ["a.safetensors", "a_dense.safetensors"]
+    (tmp_path / "a_dense.safetensors").unlink()
+    run(tiny(photos, export_dense=True), tmp_path / "a")
+    assert len(exports) == 5 and (tmp_path / "a_dense.safetensors").is_file()
+
+
+@pytest.mark.usefixtures("made")
+def test_what_a_run_that_has_ended_lacks_is_written(photos: Path, tmp_path: Path, exports: list[str]) -> None:
+    run(tiny(photos, seed=1), tmp_path / "other")
+    run(tiny(photos), tmp_path / "a")
+    file, right = tmp_path / "a.safetensors", (tmp_path / "a.safetensors").read_bytes()
+    for wrong in (None, right[:-9], b"", (tmp_path / "other.safetensors").read_bytes()):
+        file.unlink()
+        if wrong is not None:
+            file.write_bytes(wrong)
+        assert run(tiny(photos), tmp_path / "a").finished and file.read_bytes() == right
+    assert len(exports) == 6
+    (tmp_path / "a.history.csv").unlink()
+    run(tiny(photos), tmp_path / "a")
+    assert len(curve(tmp_path / "a")) == 6
+
+
+@pytest.mark.usefixtures("made")
+def test_a_run_killed_between_its_last_state_and_its_export_is_exported(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny(photos), tmp_path / "whole")
+    run(tiny(photos), tmp_path / "a", minutes=1e-9)  # leaves an export of its first step
+    export = checkpoints.export
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "export", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(photos), tmp_path / "a")
+    monkeypatch.setattr(checkpoints, "export", export)
+    run(tiny(photos), tmp_path / "a")
+    same(tmp_path / "whole", tmp_path / "a")
+
+
 @pytest.mark.parametrize("killed_at", [3, 5])
 def test_a_killed_run_goes_on_from_its_last_state_to_the_same_curve(
     photos: Path, tmp_path: Path, made: list[TinyObjective], killed_at: int, monkeypatch: pytest.MonkeyPatch

@@ -101,6 +101,14 @@ def test_a_task_has_its_own_optimiser_rates_and_export(tmp_path: Path) -> None:
     assert 0 <= outcome.history[-1]["waiting"] <= 1
 
 
+def test_a_file_that_does_not_say_whose_it_is_is_exported_at_every_call(tmp_path: Path) -> None:
+    first, line, _ = go(tmp_path / "a")
+    save_file({"slope": torch.zeros(())}, first.file)
+    again, _, points = go(tmp_path / "a")
+    assert again.finished and points.asked == []
+    assert float(load_file(again.file)["slope"]) == line.slope.item()
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tmp_path: Path, parts: int) -> None:
     whole, line, points = go(tmp_path / "whole", log_every=1)

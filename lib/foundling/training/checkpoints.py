@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -136,6 +137,19 @@ def export(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) 
         name: (t.half() if t.is_floating_point() else t).cpu().contiguous().clone() for name, t in tensors.items()
     }
     write_bytes(file, save(halves, {"foundling": json.dumps(about, sort_keys=True)}))
+
+
+def is_exported(file: Path, settings: Steps, steps: int, images: str) -> bool:
+    """Whether ``file`` says that it was exported after ``steps`` steps by a run with these settings and images."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            told = json.loads((content.metadata() or {}).get("foundling", "null"))
+    except (SafetensorError, OSError, ValueError):  # not there, or damaged
+        return False
+    if not isinstance(told, dict) or (told.get("steps"), told.get("data")) != (steps, images):
+        return False
+    mine, theirs = json.loads(json.dumps(settings.model_dump())), told.get("settings")
+    return isinstance(theirs, dict) and all(mine.get(name) == theirs[name] for name in theirs if name not in MAY_CHANGE)
 
 
 def exported(network: nn.Module, settings: Common, images: UInt8[Tensor, "image 3 side side"]) -> dict[str, Tensor]:

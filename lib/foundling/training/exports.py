@@ -26,9 +26,18 @@ def export_run(objective: "Objective", run: Run, file: Path) -> None:
 
 def export_dense(objective: "Objective", run: Run) -> None:
     """Write what was trained of the whole network, if that has a feature pyramid or the settings ask for it."""
-    tensors = dense_tensors(objective)
-    if run.settings.export_dense or any(name.startswith("fpn.") for name in tensors):
-        checkpoints.export(beside(run.out, "_dense.safetensors"), tensors, about(run))
+    if is_dense_wanted(objective, run):
+        checkpoints.export(dense_file(run), dense_tensors(objective), about(run))
+
+
+def is_dense_wanted(objective: "Objective", run: Run) -> bool:
+    """Whether a run leaves the whole network, too."""
+    return run.settings.export_dense or any(name.startswith("fpn.") for name in dense_tensors(objective))
+
+
+def dense_file(run: Run) -> Path:
+    """Where the whole network is left."""
+    return beside(run.out, "_dense.safetensors")
 
 
 def dense_tensors(objective: "Objective") -> dict[str, Tensor]:

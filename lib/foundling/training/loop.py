@@ -47,7 +47,7 @@ def carry_out(
     ``out.history.csv`` the losses. ``prepare(accelerator)`` makes the task and its training set
     (:class:`~foundling.training.task.Task`, :class:`~foundling.training.task.Images`); PyTorch's generator has been
     seeded. ``minutes`` bounds this call and not the schedule: call again to go on. ``progress`` shows a bar on stderr;
-    ``cpu`` leaves a GPU alone.
+    ``cpu`` leaves a GPU alone. A run that has ended, and whose files are all there, is left as it is.
 
     Raises ParameterError and WeightsError if ``out.state`` is of another run, or damaged; TrainingError if the loss or
     its gradient is no number: the last state stays; or if processes would go on from different steps; FoundlingError
@@ -58,13 +58,13 @@ def carry_out(
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         run = open_run(settings, out, accelerator, prepare)
+        first, file = run.done, beside(out, ".safetensors")
         with closing(_steps(run, start + 60 * minutes)) as steps, _bar(run, progress) as bar:
             for _ in steps:
                 bar.set_postfix_str(describe(run), refresh=False)
                 bar.update()
-        _save(run)
-        file = beside(out, ".safetensors")
-        if accelerator.is_main_process:
+        if accelerator.is_main_process and not (first == settings.steps and _is_complete(run, file)):
+            _save(run)
             run.task.export(run, file)
         accelerator.wait_for_everyone()
     return Outcome(run.done == settings.steps, run.done, file, run.history)
@@ -210,6 +210,11 @@ def summarise(run: Run, seen: Row) -> Row:
     row["waiting"] = sum(r["waiting_seconds"] for r in pending) / seconds
     row["seconds"] = run.seconds
     return {**row, **seen}
+
+
+def _is_complete(run: Run, file: Path) -> bool:
+    """Whether all that a run leaves is there: it may have been killed once its last state was saved."""
+    return beside(run.out, ".history.csv").is_file() and bool(run.task.is_exported(run, file))
 
 
 def _save(run: Run) -> None:

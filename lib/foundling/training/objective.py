@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from foundling.training.checkpoints import beside
-from foundling.training.exports import export_dense, export_run
+from foundling.training.exports import dense_file, export_dense, export_run, is_dense_wanted
 from foundling.training.monitor import COLLAPSED, watch
 from foundling.training.networks import DenseNetwork
 from foundling.training.running import Row, Run, spread_over
@@ -60,6 +60,11 @@ class Objective(Task):
         export_run(self, run, file)
         if file == beside(run.out, ".safetensors"):
             export_dense(self, run)
+
+    def is_exported(self, run: Run, file: Path) -> bool:
+        """Likewise, with the whole network where that is asked for."""
+        files = [file, dense_file(run)] if is_dense_wanted(self, run) else [file]
+        return all(super(Objective, self).is_exported(run, one) for one in files)
 
 
 def last_look(run: Run) -> Row | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
+from foundling.training import checkpoints
 from foundling.training.optimiser import learning_rate, make_optimiser
 from foundling.training.settings import Steps
 
@@ -89,3 +90,7 @@ class Task(nn.Module):
     def export(self, run: "Run", file: Path) -> None:
         """Write what is of use after training to ``file``, as safetensors; called in the main process alone."""
         raise NotImplementedError
+
+    def is_exported(self, run: "Run", file: Path) -> bool:
+        """Whether :meth:`export` has nothing to add; it is asked of runs that had ended before they were called."""
+        return checkpoints.is_exported(file, run.settings, run.done, run.images.identity)
