@@ -110,6 +110,10 @@ def test_what_is_missing_or_no_labels_is_told(photos, tmp_path, capsys):
         (tmp_path / "results.json").write_text(content)
         with pytest.raises(ParameterError, match=message):
             labels_of_found_folder(tmp_path)
+    for other in ([], None, 3, "images"):
+        write(tmp_path / "images.json", other)
+        with pytest.raises(ParameterError, match=r"images\.json holds a \w+, no COCO images and categories: run disc"):
+            labels_of_found_folder(tmp_path)
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}
     images = [{"id": 1, "file_name": "gone.png", "width": 9, "height": 9}]
     write(tmp_path / "l.json", {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "object"}]})

@@ -146,8 +146,7 @@ def test_a_disk_that_fills_up_leaves_the_enlarged_image_that_was_there(tmp_path,
     before = copies[0].path.read_bytes()
 
     def fills(image, file, *options, **more):
-        with open(file, "wb") as begun:
-            begun.write(b"half")
+        file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fills)

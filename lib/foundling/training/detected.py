@@ -14,7 +14,12 @@ from foundling.errors import ParameterError
 from foundling.training.detection.predict import TrainedDetector, detect
 from foundling.types import Detections, Failure, Sample
 
-SOURCES = ("datasets/images.py", "backbones/*.py", "training/detection/*.py")  # the code that detections depend on
+SOURCES = (  # the code that detections depend on
+    "datasets/images.py",
+    "backbones/*.py",
+    "training/trained.py",
+    "training/detection/*.py",
+)
 
 
 @dataclass(frozen=True)

@@ -66,4 +66,7 @@ def labels_of_found_folder(folder: Path) -> PseudoLabels:
                 best[entry["image_id"]] = {key: entry[key] for key in ("image_id", "category_id", "bbox", "score")}
     except (KeyError, TypeError) as error:
         raise ParameterError(f"{folder / RESULTS} is no COCO results list ({error}): run discover again") from error
+    if not isinstance(content[IMAGES], dict):
+        kind = type(content[IMAGES]).__name__
+        raise ParameterError(f"{folder / IMAGES} holds a {kind}, no COCO images and categories: run discover again")
     return labels_of_coco({**content[IMAGES], "annotations": list(best.values())}, folder / IMAGES)
