@@ -49,7 +49,7 @@ def test_detections_above_a_score_with_their_scores(image):
     assert figures.show_detections(ax, image, found, 0.5, names=("cat", "dog")) is ax
     assert sorted(boxes_on(ax)) == [(4, 4, 20, 20), (30, 30, 20, 20)]
     assert {text.get_text() for text in ax.texts} == {"dog 90", "cat 50"}
-    assert ax.get_title(loc="left") == "2 above 0.5"
+    assert ax.get_title(loc="left") == "2 of 0.5 or more"
     _, ax = subplots()
     figures.show_detections(ax, image, None, truths=np.array([BOX], dtype=np.float64))
     assert len(ax.patches) == 1 and ax.get_title(loc="left") == "n/a"

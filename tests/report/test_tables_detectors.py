@@ -5,7 +5,7 @@ import numpy as np
 from foundling.evaluation import Interval
 from foundling.evaluation.class_aware import ClassAware
 from foundling.report.tables import write_table
-from foundling.report.tables_detectors import box_rows, class_rows, cluster_rows, pseudo_class_rows
+from foundling.report.tables_detectors import box_rows, class_rows, pseudo_class_rows
 
 
 def aware(values, objects, assignment) -> ClassAware:
@@ -59,12 +59,3 @@ def test_a_row_for_each_pseudo_class():
     assert rows[0] == {"pseudo-class": "1", "boxes taught": 7, "detections": 70, "class": "cat", "AP50": 10.0}
     assert (rows[1]["class"], rows[1]["AP50"]) == ("(cat)", None)
     assert (rows[2]["class"], rows[2]["AP50"]) == ("dog", 20.0)
-
-
-def test_a_row_for_each_number_of_clusters():
-    scores = {20: Interval(30.0, 29.0, 31.0), 25: Interval(31.0, None, None)}
-    assert cluster_rows(scores, {20: 29.9}) == [
-        {"clusters": "20", "AP50": (30, 29, 31), "AP50, published": 29.9},
-        {"clusters": "25", "AP50": (31, None, None), "AP50, published": None},
-    ]
-    assert list(cluster_rows(scores, {})[0]) == ["clusters", "AP50"]

@@ -54,7 +54,7 @@ def show_detections(
     the default ``title`` counts the boxes. ``None`` instead of detections is an image in which none are known.
     """
     sure = np.zeros(0, dtype=np.int64) if found is None else np.flatnonzero(found.scores >= least)
-    counted = "n/a" if found is None else f"{len(sure)} above {least:g}"
+    counted = "n/a" if found is None else f"{len(sure)} of {least:g} or more"
     show_image(ax, image, None, truths, counted if title is None else title)
     if found is None:
         return ax
@@ -282,7 +282,7 @@ def loss_parts(
 ) -> Axes:
     """The loss of one run over its steps, and the ``parts`` it is the sum of: column -> what to call it.
 
-    Columns that the history lacks are left out (other engines call them otherwise).
+    Columns that the history lacks are left out.
     """
     training_curve(ax, history, whole, label="all", color=QUIET)
     for (column, words), colour in zip(parts.items(), PALETTE, strict=False):

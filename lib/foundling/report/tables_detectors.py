@@ -87,14 +87,3 @@ def pseudo_class_rows(
             }
         )
     return rows
-
-
-def cluster_rows(
-    scores: Mapping[int, Interval], printed: Mapping[int, float], name: str = "AP50"
-) -> list[dict[str, Any]]:
-    """A row for each number of clusters that detectors were trained with (LOST, Table 7), and what is printed."""
-    column = {f"{name}, published": None} if printed else {}
-    return [
-        {"clusters": str(count), name: tuple(score)} | {heading: printed.get(count) for heading in column}
-        for count, score in scores.items()
-    ]
