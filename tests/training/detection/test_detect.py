@@ -94,6 +94,9 @@ def test_each_image_in_its_own_pixels_and_in_order(pictures: list[Sample], batch
         width = 20 + 4 * i
         assert one.boxes.tolist() == [[0, 20, width / 2, 40], [0, 20, width / 4, 40]]
         assert one.scores.tolist() == pytest.approx([0.5 + 0.25 * 50 * i / 255, 0.25]) and one.labels.tolist() == [0, 2]
+    for workers in (0, 1):  # one thread reads ahead at least
+        same = list(detect(detector, pictures, failures=[], batch_size=batch_size, workers=workers))
+        assert [sample.image_id for sample, _ in same] == [10, 11, 13, 14]
     with pytest.raises(ImageError, match=r"2\.png: not an image"):
         list(detect(detector, pictures))
     with pytest.raises(ParameterError, match="batch_size=0: must be at least 1"):

@@ -166,7 +166,10 @@ def both_engines(
 def test_with_the_same_weights_it_finds_what_torchvisions_engine_finds(
     classes: int, images: list[Tensor], targets: list[dict[str, Tensor]]
 ) -> None:
-    """R50-C4 of either engine is the same function; torchvision rounds anchors, so they are square and even here."""
+    """R50-C4 of either engine is the same function of images whose sides are multiples of 32.
+
+    Others are padded by torchvision, not by Detectron2. torchvision also rounds anchors: they are square and even here.
+    """
     pytest.importorskip("detectron2")
     settings = changed(classes=classes, ratios=[1.0], score_threshold=0.0, test_proposals=30)
     theirs, ours = (network.eval() for network in both_engines(settings, images, targets))

@@ -14,6 +14,7 @@ from torch import Generator
 
 from foundling.errors import FoundlingError, ParameterError, TrainingError, WeightsError
 from foundling.evaluation.boxes import iou
+from foundling.training import loop
 from foundling.training.detection.bodies import load_body
 from foundling.training.detection.images import BoxedBatch, BoxedImages, BoxedSet
 from foundling.training.detection.predict import detect, load_detector
@@ -60,9 +61,43 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(scenes: Data, tmp_path:
     assert other.file.read_bytes() != whole.file.read_bytes()
 
 
-def test_a_batch_in_parts_gives_the_mean_gradient_of_its_images(scenes: Data, tmp_path: Path) -> None:
-    outcome = run(scenes, tmp_path / "run", small(steps=2, accumulate=2, optimiser="sgd", learning_rate=1e-4))
-    assert outcome.finished and np.isfinite(outcome.history[-1]["loss"])
+def test_a_batch_in_parts_gives_the_mean_gradient_of_its_images(
+    scenes: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step's gradient against those of its halves, each from a pass of its own."""
+    settings = small(steps=1, warmup=0, accumulate=2, clip=0.0, optimiser="sgd", learning_rate=1e-4, precise_bn=0)
+    find_gradient, seen = loop.find_gradient, dict[str, Any]()
+
+    def watched(going: Any, batch: Any, step: int) -> Any:
+        told = find_gradient(going, batch, step)
+        trained = {name: p for name, p in going.task.named_parameters() if p.grad is not None}
+        seen["whole"] = {name: p.grad.clone() for name, p in trained.items()}
+        for part, half in enumerate(batch):
+            seed = loop.seed_of(settings.seed, step, 0, *([part] if part else []))
+            torch.manual_seed(seed)
+            views = going.task.make_views(half, Generator().manual_seed(seed))
+            loss = going.task(views)["loss"]
+            seen[f"half {part}"] = dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True))
+            seen[f"images {part}"] = len(half.images)
+        return told
+
+    monkeypatch.setattr(loop, "find_gradient", watched)
+    assert run(scenes, tmp_path / "run", settings).finished
+    assert seen["images 0"] == seen["images 1"] == 2 and len(seen["whole"]) > 8
+    for name, gradient in seen["whole"].items():
+        one, other = seen["half 0"][name], seen["half 1"][name]
+        torch.testing.assert_close(gradient, (one + other) / 2, rtol=1e-4, atol=1e-6)
+    assert any(not torch.allclose(seen["half 0"][name], seen["half 1"][name], rtol=0.1) for name in seen["whole"])
+
+
+def test_a_detector_that_is_done_is_not_exported_again(
+    scenes: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(steps=2, save_every=1)
+    whole = run(scenes, tmp_path / "run", settings)
+    written = whole.file.stat().st_mtime_ns
+    monkeypatch.setattr(DetectorTask, "export", None)
+    assert run(scenes, tmp_path / "run", settings) == whole and whole.file.stat().st_mtime_ns == written
 
 
 @pytest.mark.slow  # 15 s: two processes start
