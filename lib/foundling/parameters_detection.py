@@ -60,7 +60,7 @@ class DetectorTraining(Parameters):
     description: dict[str, Any] = Field(
         DESCRIPTION, description="of objects for clustering: arguments of foundling.categories.describe_objects"
     )
-    score: float = Field(0.4, ge=0, le=1, description="of the boxes that are drawn in pictures, at least")
+    score: float = Field(0.3, ge=0, le=1, description="of the boxes that are drawn in pictures, at least")
     gallery: int = Field(8, ge=1, le=24, description="pictures in each gallery, 1 to 24")
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the detector, RUN.safetensors")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
-        "--score", type=float, default=0.4, metavar="S", help="least score of the boxes in pictures, 0 to 1 (0.4)"
+        "--score", type=float, default=0.3, metavar="S", help="least score of the boxes in pictures, 0 to 1 (0.3)"
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos of equal size at a time (8)")
