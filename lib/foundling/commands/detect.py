@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     outputs.write_json(args.out / "summary.json", summary(args, detector, found, failures, time.monotonic() - start))
     sure = sum(score >= args.score for record in found.records for score in record["scores"])
-    print(f"{sure} objects with a score of {args.score:g} or more in {len(found.records)} photos (--score shows others)")
+    print(f"{sure} objects with a score of {args.score:g} or more in {len(found.records)} photos (--score: others)")
     print(f"contact sheet: {args.out / 'index.html'}")
     return discover.tell_failures(failures)
 
