@@ -186,7 +186,7 @@ def test_detector_training_on_what_is_measured_without_kinds(tmp_path):  # 15 s
     check_results(tmp_path)
     assert {"corloc.tokencut", "corloc.tokencut_cad", "ap50.tokencut", "ap50.cad", "ratio.ap50.cad"} <= metrics.keys()
     assert metrics["labels.right"] == metrics["corloc.tokencut"]  # the same images
-    assert not any(".od" in name or "pseudo" in name or name.startswith("clusters") for name in metrics)
+    assert not any({"od", "pseudo_boxes", "clusters"} & set(name.split(".")) for name in metrics)
 
 
 CONTROLS = (
