@@ -111,5 +111,5 @@ def test_the_lists_of_segmentation_are_needed(tmp_path, images):
     with pytest.raises(DataMissing, match=r"Segmentation/trainval\.txt: no such split file; present here: val$"):
         open_dataset("voc12", "seg_trainval", root=tmp_path)
     assert open_dataset("voc12", "trainval", root=tmp_path)[0].target.masks is None  # detection is as it was
-    with pytest.raises(ParameterError, match="unknown split 'seg_val' of dataset 'voc07'"):
-        open_dataset("voc07", "seg_val", root=tmp_path)
+    with pytest.raises(ParameterError, match="unknown split 'seg_trainaug' of dataset 'voc07'"):
+        open_dataset("voc07", "seg_trainaug", root=tmp_path)

@@ -208,5 +208,5 @@ def test_too_few_images_and_unknown_datasets_are_named(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "photos", 3)
     with pytest.raises(ParameterError, match=r"batch = 4 is more than there are images in folder \(3\)"):
         open_training_set(tiny(folder))
-    with pytest.raises(ParameterError, match=r"unknown dataset 'imagenet'.*Legal: scenes"):
-        open_training_set(tiny(folder, dataset="imagenet"))
+    with pytest.raises(ParameterError, match=r"unknown dataset 'imagenot'.*Legal: scenes"):
+        open_training_set(tiny(folder, dataset="imagenot"))
