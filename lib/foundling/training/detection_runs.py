@@ -1,19 +1,18 @@
 """A detector trained from the command line: on a file of boxes, or on what `foundling discover` found in own photos."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from foundling.errors import DataMissing, ParameterError
+from foundling.errors import ParameterError
 from foundling.training.detection.settings import Detector
-from foundling.training.label_files import labels_of_coco, open_labels
+from foundling.training.label_files import IMAGES, labels_of_coco, open_labels, read_results
 from foundling.training.loop import Outcome
 from foundling.training.pseudo_labels import PseudoLabels
 
-RESULTS, IMAGES = "results.json", "images.json"  # of `foundling discover`
+RESULTS = "results.json"  # of `foundling discover`
 
 
 class DetectorOnLabels(Detector):
@@ -51,22 +50,12 @@ def labels_of_found_folder(folder: Path) -> PseudoLabels:
     Raises :class:`DataMissing` unless ``results.json`` and ``images.json`` are there, :class:`ParameterError` where
     they hold something else.
     """
-    content: dict[str, Any] = {}
-    for name in (RESULTS, IMAGES):
-        if not (folder / name).is_file():
-            raise DataMissing(f"{folder} holds no {name}: give the folder that `foundling discover` wrote, one method")
-        try:
-            content[name] = json.loads((folder / name).read_bytes())
-        except ValueError as error:
-            raise ParameterError(f"{folder / name} is no JSON ({error}): run `foundling discover` again") from error
+    results, images = read_results(folder, RESULTS, "discover", ", one method")
     best: dict[Any, dict[str, Any]] = {}
     try:
-        for entry in content[RESULTS]:
+        for entry in results:
             if entry["score"] > best.get(entry["image_id"], {"score": -math.inf})["score"]:
                 best[entry["image_id"]] = {key: entry[key] for key in ("image_id", "category_id", "bbox", "score")}
     except (KeyError, TypeError) as error:
         raise ParameterError(f"{folder / RESULTS} is no COCO results list ({error}): run discover again") from error
-    if not isinstance(content[IMAGES], dict):
-        kind = type(content[IMAGES]).__name__
-        raise ParameterError(f"{folder / IMAGES} holds a {kind}, no COCO images and categories: run discover again")
-    return labels_of_coco({**content[IMAGES], "annotations": list(best.values())}, folder / IMAGES)
+    return labels_of_coco({**images, "annotations": list(best.values())}, folder / IMAGES)

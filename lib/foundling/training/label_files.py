@@ -17,6 +17,7 @@ from foundling.parameters import from_root
 from foundling.training.pseudo_labels import PseudoLabels, image_labels
 from foundling.types import Failure, Sample
 
+IMAGES = "images.json"  # of `foundling discover` and `foundling propose`
 XYXY_ABS = 0  # Detectron2's BoxMode of corners in pixels
 
 
@@ -131,6 +132,27 @@ def open_labels(settings: Any, read_folder: Callable[[Path], PseudoLabels]) -> t
 
 
 # Detectron2
+
+
+def read_results(folder: Path, name: str, command: str, which: str = "") -> tuple[Any, dict[str, Any]]:
+    """What a command of ours found, from its folder: COCO results (the file ``name``), and images and categories.
+
+    Messages name the ``command``, and ``which`` of its folders. Raises :class:`DataMissing` unless both files are
+    there, :class:`ParameterError` where they are no JSON, or the images are no COCO images.
+    """
+    content = []
+    for file in (folder / name, folder / IMAGES):
+        if not file.is_file():
+            raise DataMissing(f"{folder} holds no {file.name}: give the folder that `foundling {command}` wrote{which}")
+        try:
+            content.append(json.loads(file.read_bytes()))
+        except ValueError as error:
+            raise ParameterError(f"{file} is no JSON ({error}): run `foundling {command}` again") from error
+    results, images = content
+    if not isinstance(images, dict):
+        kind = type(images).__name__
+        raise ParameterError(f"{folder / IMAGES} holds a {kind}, no COCO images and categories: run {command} again")
+    return results, images
 
 
 def detectron2_dataset(labels: PseudoLabels, samples: Sequence[Sample]) -> list[dict[str, Any]]:

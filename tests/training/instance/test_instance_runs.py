@@ -70,6 +70,10 @@ def test_what_is_absent_is_named(tmp_path: Path) -> None:
     (tmp_path / "proposals.json").write_text("{")
     with pytest.raises(ParameterError, match="is no JSON"):
         train_on_masks(given(labels=str(tmp_path), root=str(tmp_path)), out)
+    (tmp_path / "proposals.json").write_text("[]")
+    (tmp_path / "images.json").write_text("[]")
+    with pytest.raises(ParameterError, match=r"images\.json holds a list, no COCO images .*: run propose again"):
+        train_on_masks(given(labels=str(tmp_path), root=str(tmp_path)), out)
 
 
 def test_a_file_of_settings_names_its_objective() -> None:

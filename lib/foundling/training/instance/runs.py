@@ -1,19 +1,17 @@
 """An instance segmenter trained from the command line: on a file of masks, or on what `foundling propose` wrote."""
 
-import json
 import math
 import sys
 from pathlib import Path
 from typing import Any
 
-from foundling.errors import DataMissing, ParameterError
 from foundling.training.instance.settings import SEGMENTERS, MaskRcnn, MaskRcnnOnMasks, OnMasks, SoloOnMasks
 from foundling.training.instance.train import train_instances
-from foundling.training.label_files import labels_of_coco, open_labels
+from foundling.training.label_files import labels_of_coco, open_labels, read_results
 from foundling.training.loop import Outcome
 from foundling.training.pseudo_labels import PseudoLabels
 
-PROPOSALS, IMAGES = "proposals.json", "images.json"  # of `foundling propose`
+PROPOSALS = "proposals.json"  # of `foundling propose`
 
 
 def train_on_masks(
@@ -44,12 +42,5 @@ def labels_of_proposal_folder(folder: Path) -> PseudoLabels:
     Raises :class:`DataMissing` unless ``proposals.json`` and ``images.json`` are there, :class:`ParameterError` where
     they hold something else.
     """
-    content = {}
-    for name in (PROPOSALS, IMAGES):
-        if not (folder / name).is_file():
-            raise DataMissing(f"{folder} holds no {name}: give the folder that `foundling propose` wrote")
-        try:
-            content[name] = json.loads((folder / name).read_bytes())
-        except ValueError as error:
-            raise ParameterError(f"{folder / name} is no JSON ({error}): run `foundling propose` again") from error
-    return labels_of_coco({**content[IMAGES], "annotations": content[PROPOSALS]}, folder / PROPOSALS)
+    results, images = read_results(folder, PROPOSALS, "propose")
+    return labels_of_coco({**images, "annotations": results}, folder / PROPOSALS)
