@@ -1,20 +1,37 @@
 """What networks that stand on a backbone share once they are trained: their files, and the way of images into them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from foundling.backbones.checkpoint import checksum
 from foundling.backbones.prepare import Limits, Prepared, read_ahead
 from foundling.backbones.transfer import HEADER
 from foundling.datasets.images import MAX_PIXELS
 from foundling.errors import ParameterError, WeightsError
+from foundling.training.detection.bodies import Body, empty_body
 from foundling.types import Failure, Sample
 
+NEEDED = ("architecture", "arguments", "classes", "mean", "settings", "std")  # to make a network again
 _LIMITS = Limits(patch_size=1, max_side=None, max_patches=MAX_PIXELS, keep_images=False)
+
+
+class Rebuilt(NamedTuple):
+    """A network from its file, and what that says."""
+
+    network: Any
+    settings: Any
+    body: Body
+    classes: tuple[str, ...]
+    weights: str
+    checksum: str
+    device: torch.device
 
 
 def read_network(
@@ -47,6 +64,36 @@ def read_network(
             f"{file} does not say how to make its network ({', '.join(missing)} missing): train it again"
         )
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, told
+
+
+def rebuild(
+    file: Path,
+    device: str | torch.device,
+    method: str,
+    kind: str,
+    writer: str,
+    make: Callable[[dict[str, Any], Body], tuple[Any, Any]],
+) -> Rebuilt:
+    """The network in ``file``, in evaluation mode on ``device``; ``method``, ``kind``, ``writer``: see above.
+
+    ``make`` gives settings and an untrained network from what the file says and a body of the kind that it names.
+    Raises WeightsError as :func:`read_network`, and if the file does not hold what it says.
+    """
+    tensors, told = read_network(file, method, kind, writer, NEEDED)
+    try:
+        body = empty_body(told["architecture"], told["arguments"], told["mean"], told["std"])
+        with torch.random.fork_rng(devices=[]):
+            settings, network = make(told, body)
+        network.load_state_dict(tensors)
+    except (ValidationError, RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"{file} does not hold what its header says ({reason}): use the version of foundling that wrote it, or "
+            "train it again"
+        ) from error
+    where = torch.device(device)
+    network.eval().requires_grad_(False).to(where)
+    return Rebuilt(network, settings, body, tuple(told["classes"]), str(file), checksum(file)[:12], where)
 
 
 def in_batches(

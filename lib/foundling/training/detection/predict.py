@@ -3,22 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from foundling.backbones.checkpoint import checksum
 from foundling.backbones.prepare import Prepared
 from foundling.errors import WeightsError
-from foundling.training.detection.bodies import empty_body
+from foundling.training.detection.bodies import Body
 from foundling.training.detection.engines import make_engine
 from foundling.training.detection.settings import Detector
 from foundling.training.detection.task import METHOD
-from foundling.training.trained import in_batches, read_network
+from foundling.training.trained import in_batches, rebuild
 from foundling.types import Detections, Failure, Sample
-
-_KEYS = ("architecture", "arguments", "classes", "mean", "settings", "std")
 
 
 @dataclass(frozen=True)
@@ -49,22 +46,13 @@ def load_detector(file: str | Path, device: str | torch.device = "cpu") -> Train
             f"{file} looks like a checkpoint of Detectron2 itself: give the RUN.safetensors that training here with "
             "engine: detectron2 writes, or use it with Detectron2's own programs"
         )
-    tensors, told = read_network(file, METHOD, "detector", "train_detector", _KEYS)
-    try:
-        settings = Detector(**told["settings"])
-        body = empty_body(told["architecture"], told["arguments"], told["mean"], told["std"])
-        with torch.random.fork_rng(devices=[]):
-            network = make_engine(settings, body)
-        network.load_state_dict(tensors)
-    except (ValidationError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise WeightsError(
-            f"{file} does not hold what its header says ({reason}): use the version of foundling that wrote it, or "
-            "train it again"
-        ) from error
-    where = torch.device(device)
-    network.eval().requires_grad_(False).to(where)
-    return TrainedDetector(network, settings, tuple(told["classes"]), str(file), checksum(file)[:12], where)
+    it = rebuild(file, device, METHOD, "detector", "train_detector", _make)
+    return TrainedDetector(it.network, it.settings, it.classes, it.weights, it.checksum, it.device)
+
+
+def _make(told: dict[str, Any], body: Body) -> tuple[Detector, nn.Module]:
+    settings = Detector(**told["settings"])
+    return settings, make_engine(settings, body)
 
 
 def detect(

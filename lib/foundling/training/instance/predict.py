@@ -7,22 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from foundling.backbones.checkpoint import checksum
 from foundling.backbones.prepare import Prepared
-from foundling.errors import WeightsError
-from foundling.training.detection.bodies import empty_body
+from foundling.training.detection.bodies import Body
 from foundling.training.instance.decode import as_detections, find_instances
 from foundling.training.instance.mask_rcnn import make_mask_rcnn
 from foundling.training.instance.networks import SoloNetwork
 from foundling.training.instance.settings import METHOD, SEGMENTERS, Instances, Solo
 from foundling.training.instance.views import fit, pad, padded_size, resize_image
-from foundling.training.trained import in_batches, read_network
+from foundling.training.trained import in_batches, rebuild
 from foundling.types import Detections, Failure, Sample
 
-_KEYS = ("architecture", "arguments", "classes", "mean", "settings", "std")
 MASK = 0.5  # where a mask of Mask R-CNN is inside
 
 
@@ -48,22 +44,13 @@ def load_instances(file: str | Path, device: str | torch.device = "cpu") -> Trai
     else than an instance segmenter.
     """
     file = Path(file).expanduser()
-    tensors, told = read_network(file, METHOD, "instance segmenter", "train_instances", _KEYS)
-    try:
-        settings: Any = SEGMENTERS[told["settings"]["objective"]](**told["settings"])
-        body = empty_body(told["architecture"], told["arguments"], told["mean"], told["std"])
-        with torch.random.fork_rng(devices=[]):
-            network = make_network(settings, body)
-        network.load_state_dict(tensors)
-    except (ValidationError, RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise WeightsError(
-            f"{file} does not hold what its header says ({reason}): use the version of foundling that wrote it, or "
-            "train it again"
-        ) from error
-    where = torch.device(device)
-    network.eval().requires_grad_(False).to(where)
-    return TrainedSegmenter(network, settings, tuple(told["classes"]), str(file), checksum(file)[:12], where)
+    it = rebuild(file, device, METHOD, "instance segmenter", "train_instances", _make)
+    return TrainedSegmenter(it.network, it.settings, it.classes, it.weights, it.checksum, it.device)
+
+
+def _make(told: dict[str, Any], body: Body) -> tuple[Any, torch.nn.Module]:
+    settings: Any = SEGMENTERS[told["settings"]["objective"]](**told["settings"])
+    return settings, make_network(settings, body)
 
 
 def make_network(settings: Instances, body: Any) -> torch.nn.Module:

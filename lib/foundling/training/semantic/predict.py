@@ -4,35 +4,33 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from pydantic import ValidationError
 from torch import Tensor
 
 from foundling.backbones.apply import normalise
-from foundling.backbones.checkpoint import checksum
 from foundling.backbones.prepare import Prepared
 from foundling.categories.pseudo_masks import PseudoMasks, file_names, kept_maps
 from foundling.datasets.index_masks import write_labels
 from foundling.discovery.chunks import code_digest
 from foundling.discovery.progress import progress as show_progress
-from foundling.errors import ParameterError, WeightsError
+from foundling.errors import ParameterError
 from foundling.files import writing
 from foundling.saliency.predict import squeeze
 from foundling.training.data import fingerprint
-from foundling.training.detection.bodies import empty_body
+from foundling.training.detection.bodies import Body
 from foundling.training.semantic import networks
 from foundling.training.semantic.networks import make_segmenter
 from foundling.training.semantic.settings import Semantic
 from foundling.training.semantic.task import METHOD
-from foundling.training.trained import in_batches, read_network
+from foundling.training.trained import in_batches, rebuild
 from foundling.types import Failure, Sample
 
 SOURCES = ("datasets/images.py", "training/semantic/*.py")  # the code that label maps depend on
-_KEYS = ("architecture", "arguments", "classes", "mean", "settings", "std")
 
 
 @dataclass(frozen=True)
@@ -60,24 +58,14 @@ def load_segmenter(file: str | Path, device: str | torch.device = "cpu") -> Trai
     than a segmenter, or a head of another number of clusters than it says.
     """
     file = Path(file).expanduser()
-    tensors, told = read_network(file, METHOD, "semantic segmenter", "train_semantic", _KEYS)
-    try:
-        settings = Semantic(**told["settings"])
-        body = empty_body(told["architecture"], told["arguments"], told["mean"], told["std"])
-        with torch.random.fork_rng(devices=[]):
-            network = make_segmenter(settings, body, len(told["classes"]) + 1)
-        network.load_state_dict(tensors)
-    except (ValidationError, RuntimeError, TypeError, ValueError, LookupError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise WeightsError(
-            f"{file} does not hold what its header says ({reason}): use the version of foundling that wrote it, or "
-            "train it again"
-        ) from error
-    where = torch.device(device)
-    network.eval().requires_grad_(False).to(where)
-    return TrainedSegmenter(
-        network, settings, len(told["classes"]), body.mean, body.std, str(file), checksum(file)[:12], where
-    )
+    it = rebuild(file, device, METHOD, "semantic segmenter", "train_semantic", _make)
+    mean, std = it.body.mean, it.body.std
+    return TrainedSegmenter(it.network, it.settings, len(it.classes), mean, std, it.weights, it.checksum, it.device)
+
+
+def _make(told: dict[str, Any], body: Body) -> tuple[Semantic, networks.Segmenter]:
+    settings = Semantic(**told["settings"])
+    return settings, make_segmenter(settings, body, len(told["classes"]) + 1)
 
 
 def segment(
