@@ -118,15 +118,7 @@ class TrainingSet:
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Generator[Batch, None, None]:
         """A batch for every list of positions in ``plan``, read ahead by the worker processes."""
-        loader = data.DataLoader(
-            self.source,
-            batch_sampler=plan,  # type: ignore[arg-type]
-            num_workers=self.workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=one_thread,
-        )
-        for parts in loader:
+        for parts in batch_loader(self.source, plan, self.workers, self.device, collate):
             yield self._receive(parts)
 
     def _receive(self, parts: tuple[Tensor, Tensor, tuple[str, ...]]) -> Batch:
@@ -136,6 +128,21 @@ class TrainingSet:
                 self._reported.add(problem)
                 warnings.warn(f"{problem}; the next image that can be read stands in for it", stacklevel=3)
         return Batch(*(t.to(self.device, non_blocking=True) for t in (images.permute(0, 3, 1, 2), indices)))
+
+
+def batch_loader(
+    source: Any, plan: Iterable[Sequence[int]], workers: int, device: torch.device, collate_fn: Any = None
+) -> Iterable[Any]:
+    """The items of ``source`` at every list of positions in ``plan``, put together by ``collate_fn`` (default:
+    PyTorch's), read by ``workers`` processes before they are asked for and made ready for the way to ``device``."""
+    return data.DataLoader(
+        source,
+        batch_sampler=plan,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate_fn,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=one_thread,
+    )
 
 
 def collate(pictures: Sequence[Picture]) -> tuple[Tensor, Tensor, tuple[str, ...]]:

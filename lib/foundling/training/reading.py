@@ -5,9 +5,22 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch.utils import data
 
-from foundling.training.data import one_thread
+from foundling.datasets import open_dataset
+from foundling.parameters import from_root
+from foundling.training.data import batch_loader
+from foundling.training.settings import OnDataset
+from foundling.types import Sample
+
+
+def open_images(settings: OnDataset) -> tuple[Sample, ...]:
+    """The images that the settings of a run name."""
+    options: dict[str, Any] = {"size": settings.scene_side} if settings.dataset == "scenes" else {}
+    if settings.annotations:
+        options["annotations"] = from_root(settings.annotations)
+    split = settings.split or ("single_train" if settings.dataset == "scenes" else None)
+    dataset = open_dataset(settings.dataset, split=split, root=from_root(settings.root), **options)
+    return tuple(dataset.subset(limit=settings.images or None).samples)
 
 
 class ReadSet:
@@ -30,15 +43,7 @@ class ReadSet:
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Generator[Any, None, None]:
         """A batch for every list of positions in ``plan``, read ahead by the worker processes."""
-        loader = data.DataLoader(
-            self.source,
-            batch_sampler=plan,  # type: ignore[arg-type]
-            num_workers=self.workers,
-            collate_fn=tuple,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=one_thread,
-        )
-        for items in loader:
+        for items in batch_loader(self.source, plan, self.workers, self.device, tuple):
             yield self._receive(items)
 
     def _receive(self, items: Sequence[Any]) -> Any:

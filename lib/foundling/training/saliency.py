@@ -19,16 +19,15 @@ from foundling import provenance
 from foundling.backbones import load_backbone
 from foundling.backbones.apply import normalise
 from foundling.backbones.registry import IMAGENET_MEAN, IMAGENET_STD
-from foundling.datasets import open_dataset
 from foundling.datasets.images import read_image
 from foundling.errors import ParameterError
-from foundling.parameters import from_root
 from foundling.saliency import Basnet, SaliencyMasks, agreement, saliency_masks
 from foundling.saliency.predict import squeeze
 from foundling.training import checkpoints
 from foundling.training.checkpoints import beside
-from foundling.training.data import one_thread
+from foundling.training.data import batch_loader
 from foundling.training.loop import Outcome, carry_out
+from foundling.training.reading import open_images
 from foundling.training.running import Run
 from foundling.training.saliency_loss import saliency_loss
 from foundling.training.saliency_settings import Saliency, SaliencyOnSources
@@ -77,14 +76,7 @@ class MaskedImages(data.Dataset[Masked]):
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Going[Masked, None, None]:
         """Squares [image, side, side, 3] and their masks for every list of positions in ``plan``."""
-        loader = data.DataLoader(
-            self,
-            batch_sampler=plan,  # type: ignore[arg-type]
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=one_thread,
-        )
-        for pixels, masks in loader:
+        for pixels, masks in batch_loader(self, plan, self.workers, self.device):
             yield pixels.to(self.device, non_blocking=True), masks.to(self.device, non_blocking=True)
 
     @property
@@ -178,16 +170,6 @@ def train_on_sources(
         return task, images
 
     return carry_out(settings, out, prepare, minutes, progress, cpu)
-
-
-def open_images(settings: SaliencyOnSources) -> tuple[Sample, ...]:
-    """The images that masks are looked for in."""
-    options: dict[str, Any] = {"size": settings.scene_side} if settings.dataset == "scenes" else {}
-    if settings.annotations:
-        options["annotations"] = from_root(settings.annotations)
-    split = settings.split or ("single_train" if settings.dataset == "scenes" else None)
-    dataset = open_dataset(settings.dataset, split=split, root=from_root(settings.root), **options)
-    return tuple(dataset.subset(limit=settings.images or None).samples)
 
 
 def find_masks(

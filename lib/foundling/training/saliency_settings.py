@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from foundling.training.settings import Steps
+from foundling.training.settings import OnDataset, Steps
 
 # Those of notebook 04 for the embedded network
 SOURCES: dict[str, dict[str, Any]] = {
@@ -39,15 +39,10 @@ class Saliency(Steps):
         return self
 
 
-class SaliencyOnSources(Saliency):
+class SaliencyOnSources(Saliency, OnDataset):
     """The same, with the images and the sources that its masks come from: what `foundling train` takes."""
 
-    dataset: str = Field("scenes", min_length=1, description="name in foundling.datasets.DATASETS")
-    split: str = Field("", description="part of the dataset; empty: its default, of scenes single_train")
-    root: str = Field("", description="folder of the images; empty: where `foundling data` puts them")
-    annotations: str = Field("", description="COCO instances file; only for the dataset coco")
     images: int = Field(400, ge=0, description="number of images, from the first; 0: all")
-    scene_side: int = Field(128, ge=96, le=512, description="side of a scene in pixels, 96 to 512; only for scenes")
     backbone: str = Field("scenes_odin", description="network that the sources look through")
     sources: dict[str, dict[str, Any]] = Field(
         SOURCES, min_length=1, description="label -> settings of a source; see foundling.saliency.saliency_masks"
@@ -57,9 +52,7 @@ class SaliencyOnSources(Saliency):
     )
 
     @model_validator(mode="after")
-    def _rooted(self) -> "SaliencyOnSources":
-        if self.dataset == "folder" and not self.root:
-            raise ValueError("dataset 'folder' needs root: the folder that holds the images")
+    def _enough(self) -> "SaliencyOnSources":
         if self.images and self.batch > self.images:
             raise ValueError(f"batch = {self.batch} is more than images = {self.images}")
         return self

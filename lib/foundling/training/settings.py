@@ -70,6 +70,23 @@ class Steps(BaseModel):
         return self
 
 
+class OnDataset(BaseModel):
+    """The images of a run that is started by itself, for settings of tasks that are given samples elsewhere."""
+
+    dataset: str = Field("scenes", min_length=1, description="name in foundling.datasets.DATASETS")
+    split: str = Field("", description="part of the dataset; empty: its default, of scenes single_train")
+    root: str = Field("", description="folder of the images; empty: where `foundling data` puts them")
+    annotations: str = Field("", description="COCO instances file; only for the dataset coco")
+    images: int = Field(0, ge=0, description="number of images, from the first; 0: all")
+    scene_side: int = Field(128, ge=96, le=512, description="side of a scene in pixels, 96 to 512; only for scenes")
+
+    @model_validator(mode="after")
+    def _rooted(self) -> "OnDataset":
+        if self.dataset == "folder" and not self.root:
+            raise ValueError("dataset 'folder' needs root: the folder that holds the images")
+        return self
+
+
 class Common(Steps):
     """What every objective without masks takes: the network, the images, the machine as well. Sides are in pixels."""
 

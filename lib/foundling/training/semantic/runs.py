@@ -3,17 +3,16 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
 
 from foundling.categories.pseudo_masks import PseudoMasks, file_names
-from foundling.datasets import open_dataset
 from foundling.errors import DataMissing
 from foundling.parameters import from_root
 from foundling.training.checkpoints import beside
 from foundling.training.loop import Outcome
+from foundling.training.reading import open_images
 from foundling.training.running import PATIENCE
 from foundling.training.semantic.rounds import predict_masks
 from foundling.training.semantic.settings import Semantic, SemanticOnMaps
@@ -46,16 +45,6 @@ def _path(given: str) -> Path:
     found = from_root(given)
     assert found is not None  # the settings have seen to it
     return found
-
-
-def open_images(settings: SemanticOnMaps) -> tuple[Sample, ...]:
-    """The images that are trained on."""
-    options: dict[str, Any] = {"size": settings.scene_side} if settings.dataset == "scenes" else {}
-    if settings.annotations:
-        options["annotations"] = from_root(settings.annotations)
-    split = settings.split or ("single_train" if settings.dataset == "scenes" else None)
-    dataset = open_dataset(settings.dataset, split=split, root=from_root(settings.root), **options)
-    return tuple(dataset.subset(limit=settings.images or None).samples)
 
 
 def open_maps(folder: Path, samples: Sequence[Sample], clusters: int) -> PseudoMasks:

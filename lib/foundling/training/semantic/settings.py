@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from foundling.training.settings import Steps
+from foundling.training.settings import OnDataset, Steps
 
 
 class Semantic(Steps):
@@ -102,15 +102,9 @@ class Semantic(Steps):
         return self
 
 
-class SemanticOnMaps(Semantic):
+class SemanticOnMaps(Semantic, OnDataset):
     """The same, with the images and the label maps that they are trained on: what `foundling train` takes."""
 
-    dataset: str = Field("scenes", min_length=1, description="name in foundling.datasets.DATASETS")
-    split: str = Field("", description="part of the dataset; empty: its default, of scenes single_train")
-    root: str = Field("", description="folder of the images; empty: where `foundling data` puts them")
-    annotations: str = Field("", description="COCO instances file; only for the dataset coco")
-    images: int = Field(0, ge=0, description="number of images, from the first; 0: all")
-    scene_side: int = Field(128, ge=96, le=512, description="side of a scene in pixels, 96 to 512; only for scenes")
     maps: str = Field(
         "", description="folder of label maps, PNG files named as the images (notebook 04 writes pseudo_masks); round 1"
     )
@@ -125,6 +119,4 @@ class SemanticOnMaps(Semantic):
             raise ValueError("give either maps, a folder of label maps, or teacher, the file of a segmenter")
         if bool(self.maps) != bool(self.clusters):
             raise ValueError("clusters is the number of clusters of maps: give both, or neither and a teacher")
-        if self.dataset == "folder" and not self.root:
-            raise ValueError("dataset 'folder' needs root: the folder that holds the images")
         return self
