@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 
 from foundling import __version__
-from foundling.commands import data, detect, discover, doctor, propose, published, studies, train, weights
+from foundling.commands import data, detect, discover, doctor, propose, published, segment, studies, train, weights
 from foundling.errors import FoundlingError
 
 COMMANDS = {
     "discover": discover,
     "propose": propose,
     "detect": detect,
+    "segment": segment,
     "train": train,
     "data": data,
     "weights": weights,

@@ -14,7 +14,7 @@ An interrupted run goes on where it stopped when the same command is given again
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,17 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos, or folders of photos")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the detector, RUN.safetensors")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    add_shared_arguments(parser, "the detector, RUN.safetensors")
     parser.add_argument(
         "--score", type=float, default=0.3, metavar="S", help="least score of the boxes in pictures, 0 to 1 (0.3)"
     )
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> None:
+    """The options of commands that take photos and a trained network; ``checkpoint`` says what file that is."""
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos, or folders of photos")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=checkpoint)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos of equal size at a time (8)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos")
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\nWhat was finished is kept in {args.out}: the same command goes on from there.", file=sys.stderr)
         raise
-    outputs.write_json(args.out / "summary.json", summary(args, detector, found, failures, time.monotonic() - start))
+    write_summary(args, told_of(args, detector, found), failures, time.monotonic() - start)
     sure = sum(score >= args.score for record in found.records for score in record["scores"])
     print(f"{sure} objects with a score of {args.score:g} or more in {len(found.records)} photos (--score: others)")
     print(f"contact sheet: {args.out / 'index.html'}")
@@ -69,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise :class:`ParameterError` for numbers out of range and an output folder that cannot be one."""
-    if not 0 <= args.score <= 1:
+    if args.score is not None and not 0 <= args.score <= 1:
         raise ParameterError(f"--score {args.score:g}: give a score from 0 to 1")
     if args.batch_size < 1:
         raise ParameterError(f"--batch-size {args.batch_size}: give 1 or more")
@@ -88,24 +93,32 @@ def notes(args: argparse.Namespace, detector: "TrainedDetector") -> list[str]:
     ]
 
 
-def summary(
-    args: argparse.Namespace,
-    detector: "TrainedDetector",
-    found: "DetectedSet",
-    failures: Sequence["Failure"],
-    seconds: float,
-) -> dict[str, Any]:
-    """What ``summary.json`` says."""
-    from foundling.provenance import versions
-
+def told_of(args: argparse.Namespace, detector: "TrainedDetector", found: "DetectedSet") -> dict[str, Any]:
+    """What ``summary.json`` says of a detector and of what it found."""
     scores = [score for record in found.records for score in record["scores"]]
     return {
         "photos": len(found.records),
         "objects": len(scores),
         "sure": sum(score >= args.score for score in scores),
-        "failures": [{"name": failure.name, "error": failure.error} for failure in failures],
+        "score": args.score,
         "detector": {"file": str(args.checkpoint), "checksum": detector.checksum, "classes": list(detector.classes)},
-        "settings": {"score": args.score, "batch_size": args.batch_size, "device": str(detector.device)},
+        "device": str(detector.device),
+    }
+
+
+def write_summary(
+    args: argparse.Namespace, told: Mapping[str, Any], failures: Sequence["Failure"], seconds: float
+) -> None:
+    """Write ``summary.json``: what is ``told``, of which score and device are settings, and what any command adds."""
+    from foundling.commands.outputs import write_json
+    from foundling.provenance import versions
+
+    settings = {name: told[name] for name in ("score", "device") if name in told}
+    content = {
+        **{name: value for name, value in told.items() if name not in settings},
+        "failures": [{"name": failure.name, "error": failure.error} for failure in failures],
+        "settings": {**settings, "batch_size": args.batch_size},
         "versions": versions(),
         "seconds": round(seconds, 1),
     }
+    write_json(args.out / "summary.json", content)

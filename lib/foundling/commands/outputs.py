@@ -1,4 +1,4 @@
-"""What `foundling discover`, `propose` and `detect` write in the end: COCO files, overlays, contact sheet, summary."""
+"""What commands on photos write in the end: COCO files, overlays, contact sheet, summary."""
 
 import io
 import json
@@ -84,14 +84,14 @@ def write_pictures(
 ) -> None:
     """The overlays and the contact sheet ``index.html``, by category where there are such; one photo is in memory at a
     time."""
-    _write_sheet(out, "Objects found", _entries(out / OVERLAYS, samples, found, sorting), notes, failures)
+    write_sheet(out, "Objects found", _entries(out / OVERLAYS, samples, found, sorting), notes, failures)
 
 
 def write_mask_pictures(
     out: Path, samples: Sequence[Sample], proposals: ProposalSet, notes: Sequence[str], failures: Sequence[Failure]
 ) -> None:
     """The overlays and the contact sheet of proposals: outlines of masks."""
-    _write_sheet(out, "Masks proposed", _mask_entries(out / OVERLAYS, samples, proposals), notes, failures)
+    write_sheet(out, "Masks proposed", _mask_entries(out / OVERLAYS, samples, proposals), notes, failures)
 
 
 def write_detections(out: Path, samples: Sequence[Sample], found: DetectedSet) -> None:
@@ -109,10 +109,10 @@ def write_detection_pictures(
     failures: Sequence[Failure],
 ) -> None:
     """The overlays and the contact sheet of detections with a score of ``least`` (0..1) or more."""
-    _write_sheet(out, "Objects detected", _detected_entries(out / OVERLAYS, samples, found, least), notes, failures)
+    write_sheet(out, "Objects detected", _detected_entries(out / OVERLAYS, samples, found, least), notes, failures)
 
 
-def _write_sheet(
+def write_sheet(
     out: Path, title: str, entries: Iterator[Entry], notes: Sequence[str], failures: Sequence[Failure]
 ) -> None:
     """The sheet, and in the end no overlays that it does not show."""

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from foundling.backbones.checkpoint import checksum
 from foundling.backbones.prepare import Limits, Prepared, read_ahead
 from foundling.backbones.transfer import HEADER
 from foundling.datasets.images import MAX_PIXELS
 from foundling.errors import ParameterError, WeightsError
+from foundling.files import checksum
 from foundling.training.detection.bodies import Body, empty_body
 from foundling.types import Failure, Sample
 
@@ -34,6 +34,23 @@ class Rebuilt(NamedTuple):
     device: torch.device
 
 
+_DAMAGED = "{file} is no safetensors file, or damaged ({error}): name one that {writer} wrote, RUN.safetensors"
+
+
+def read_header(file: Path, writer: str) -> Any:
+    """What a network's file says of itself, ``None`` if nothing; ``writer`` is the function that writes such files.
+
+    Raises WeightsError if there is no such file, or it is damaged.
+    """
+    if not file.is_file():
+        raise WeightsError(f"{file}: there is no such file; name one that {writer} wrote, RUN.safetensors")
+    try:
+        with safe_open(file, framework="pt") as content:
+            return json.loads((content.metadata() or {}).get(HEADER, "null"))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise WeightsError(_DAMAGED.format(file=file, error=error, writer=writer)) from error
+
+
 def read_network(
     file: Path, method: str, kind: str, writer: str, needed: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -43,16 +60,12 @@ def read_network(
     ``needed`` what else it must say. Raises WeightsError if there is no such file, it is damaged, holds something else,
     or does not say what is needed.
     """
-    if not file.is_file():
-        raise WeightsError(f"{file}: there is no such file; name one that {writer} wrote, RUN.safetensors")
+    told = read_header(file, writer)
     try:
         with safe_open(file, framework="pt") as content:
-            told = json.loads((content.metadata() or {}).get(HEADER, "null"))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise WeightsError(
-            f"{file} is no safetensors file, or damaged ({error}): name one that {writer} wrote, RUN.safetensors"
-        ) from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(_DAMAGED.format(file=file, error=error, writer=writer)) from error
     if not isinstance(told, dict) or told.get("method") != method:
         other = told.get("method") if isinstance(told, dict) else None
         raise WeightsError(
