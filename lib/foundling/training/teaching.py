@@ -30,7 +30,7 @@ from foundling.training.detection.settings import Detector
 from foundling.training.detection.task import train_detector
 from foundling.training.loop import Outcome
 from foundling.training.pseudo_labels import PseudoLabels
-from foundling.training.settings import MAY_CHANGE
+from foundling.training.settings import MAY_CHANGE, Steps
 from foundling.types import Detections, Sample
 
 
@@ -115,7 +115,7 @@ def seeded(settings: Detector, seed: int, classes: int = 1) -> Detector:
     return made
 
 
-def run_path(folder: Path, name: str, settings: Detector, labels: PseudoLabels) -> Path:
+def run_path(folder: Path, name: str, settings: Steps, labels: PseudoLabels) -> Path:
     """Where a notebook keeps a run: a path that other settings, or other labels, do not share.
 
     So a run with changed settings begins anew beside the old one, and with the old settings goes on where that was.
