@@ -128,6 +128,31 @@ def test_official_splits_and_where_they_are_looked_for(tmp_path, monkeypatch):
         open_dataset("coco", annotations=home / "annotations" / "instances_val2017.json")
 
 
+def test_images_that_nobody_annotated(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
+    home = tmp_path / "coco"
+    with pytest.raises(DataMissing, match=r"unlabeled2017/ beside annotations/image_info_unlabeled2017\.json"):
+        open_dataset("coco", split="unlabeled2017")
+    file = make_coco(
+        home / "unlabeled2017", {9: "9.jpg", 2: "2.jpg"}, [], home / "annotations" / "image_info_unlabeled2017.json"
+    )
+    edit(file, lambda content: content.pop("annotations"))  # as published
+    edit(file, lambda content: content["images"].append({"id": 5, "file_name": "5.jpg"}))
+    dataset = open_dataset("coco", split="unlabeled2017")
+    assert [(sample.name, sample.image_id, sample.target) for sample in dataset] == [
+        ("2.jpg", 2, None),
+        ("9.jpg", 9, None),
+    ]
+    assert not dataset.annotated and dataset.categories == ()
+    assert dataset.problems == ("1 × image missing on disk (dropped): 5.jpg",)
+    edit(file, lambda content: content.update(images={}))
+    with pytest.raises(AnnotationError, match="no list 'images' at its top"):
+        open_dataset("coco", split="unlabeled2017")
+    edit(file, lambda content: content.update(images=[{"id": 5, "file_name": "5.jpg"}]))
+    with pytest.raises(DataMissing, match=r"none of the 1 images that .* lists is here"):
+        open_dataset("coco", split="unlabeled2017")
+
+
 def test_malformed_files_name_file_and_line(coco):
     root, file = coco
     for text, message in (

@@ -10,10 +10,10 @@ from pycocotools import mask as rle_codec
 
 from foundling.datasets import open_dataset
 from foundling.datasets.index_masks import write_labels
-from foundling.datasets.semantic import as_voc, read_semantic, semantic_truth, with_objects
+from foundling.datasets.semantic import as_voc, boxes_as_masks, read_semantic, semantic_truth, with_objects
 from foundling.datasets.voc import CATEGORIES
 from foundling.errors import DataMissing, ImageError, ParameterError
-from small_datasets import coco_annotation, make_coco, make_voc_masks
+from small_datasets import VocObject, coco_annotation, make_coco, make_voc, make_voc_masks
 
 CAT, DOG, VOID = 8, 12, 255
 
@@ -181,6 +181,16 @@ def test_images_with_few_labelled_pixels_are_left_out(tmp_path: Path) -> None:
     assert [len(with_objects(as_voc(dataset), least)) for least in (300, 400)] == [2, 1]
     with pytest.raises(ParameterError, match="coco: in none of its 3 images do masks cover 2000 pixels"):
         with_objects(dataset, 2000)
+
+
+def test_boxes_stand_in_for_masks_that_there_are_none_of(tmp_path: Path) -> None:
+    make_voc(tmp_path, {"000001": [VocObject("cat", (11, 21, 40, 30)), VocObject("dog", (1, 1, 50, 50))], "000002": []})
+    whole = boxes_as_masks(open_dataset("voc07", split="trainval", root=tmp_path))
+    cat, dog = whole[0].target.masks
+    assert rle_codec.toBbox(cat).tolist() == [10, 20, 30, 10] and rle_codec.area(cat) == 300
+    assert rle_codec.decode(dog).all() and dog["size"] == [50, 50]
+    assert whole[1].target.masks == []
+    assert boxes_as_masks(whole) == whole  # those that have masks keep them
 
 
 def test_datasets_without_classes_of_pixels_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from foundling.datasets.base import AnnotationError as AnnotationError
 from foundling.datasets.base import Dataset as Dataset
 from foundling.datasets.base import VideoSet as VideoSet
 from foundling.datasets.base import open_entry
-from foundling.datasets.coco import coco20k_ids, open_coco
+from foundling.datasets.coco import coco20k_ids, open_coco, open_coco_images
 from foundling.datasets.folder import open_folder
 from foundling.datasets.imagenet import SPLITS as IMAGENET_SPLITS
 from foundling.datasets.imagenet import open_imagenet
@@ -101,24 +101,28 @@ def _coco(split: str, root: Path | str | None, annotations: Path | str | None = 
     if split == "custom":
         raise ParameterError("dataset 'coco' needs annotations= and root=, or an official split such as 'val2017'")
     home = _coco_home(root, split, "coco")
+    if split == UNLABELED:
+        return open_coco_images(home / split, home / "annotations" / f"image_info_{split}.json", split=split)
     return open_coco(home / split, home / "annotations" / f"instances_{split}.json", split=split, masks=masks)
 
 
 def _coco_home(root: Path | str | None, split: str, name: str) -> Path:
     """The folder that holds the images of ``split`` and ``annotations/``: ``root``, or above it, or the default."""
     given = paths.data_dir() / "coco" if root is None else Path(root)
+    file = f"{'image_info' if split == UNLABELED else 'instances'}_{split}.json"
     for home in (given, given.parent) if given.name == split else (given,):
-        if (home / split).is_dir() and (home / "annotations" / f"instances_{split}.json").is_file():
+        if (home / split).is_dir() and (home / "annotations" / file).is_file():
             return home
     raise DataMissing(
-        f"{given}: no folder {split}/ beside annotations/instances_{split}.json; get them with: foundling data {name}, "
+        f"{given}: no folder {split}/ beside annotations/{file}; get them with: foundling data {name}, "
         "or give root=, the folder that holds both"
     )
 
 
 VOC_SPLITS = ("trainval", "train", "val")
 VOC_SEGMENTATION = ("seg_val", "seg_train", "seg_trainval")
-COCO_SPLITS = ("val2017", "train2017", "val2014", "train2014")
+UNLABELED = "unlabeled2017"  # of COCO: images that nobody annotated
+COCO_SPLITS = ("val2017", "train2017", "val2014", "train2014", UNLABELED)
 
 DATASETS: dict[str, Entry] = {
     "scenes": Entry(
@@ -139,7 +143,9 @@ DATASETS: dict[str, Entry] = {
         _voc12,
     ),
     "coco20k": Entry("19,817 images of COCO train2014, the list of LOST", ("train",), _coco20k),
-    "coco": Entry("any image folder with a COCO instances JSON", ("custom", *COCO_SPLITS), _coco),
+    "coco": Entry(
+        "any image folder with a COCO instances JSON; unlabeled2017: images alone", ("custom", *COCO_SPLITS), _coco
+    ),
     "uvo": Entry("UVO-Sparse: frames of videos, every object annotated, no categories", UVO_SPLITS, open_uvo),
     "imagenet": Entry("ImageNet, or any folders of images, one for each class", IMAGENET_SPLITS, open_imagenet),
 }

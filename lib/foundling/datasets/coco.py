@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,36 @@ def open_coco(
     return Dataset(name, split, tuple(samples), tuple(categories.values()), True, describe(problems), tuple(categories))
 
 
+def open_coco_images(root: AnyPath, images: AnyPath, *, name: str = "coco", split: str = "custom") -> Dataset:
+    """The images below the folder ``root`` that ``images`` lists, by ascending id, without annotations.
+
+    ``images`` is a COCO JSON that need have nothing but images, such as ``image_info_unlabeled2017.json``. Raises as
+    :func:`open_coco`.
+    """
+    root, images, problems = Path(root), Path(images), defaultdict[str, list[str]](list)
+    files = {
+        i: entry["file_name"]
+        for i, entry in sorted(_images(_load(root, images, ("images",))["images"], problems).items())
+    }
+    here = files_present(root, list(files.values()))
+    problems["image missing on disk (dropped)"] += [file for file in files.values() if file not in here]
+    samples = tuple(Sample(file, root / file, i) for i, file in files.items() if file in here)
+    if not samples:
+        raise DataMissing(
+            f"{root}: none of the {len(files)} images that {images} lists is here; give their folder as root"
+        )
+    return Dataset(name, split, samples, problems=describe(problems))
+
+
 def coco20k_ids() -> list[int]:
     """The 19,817 image ids of COCO20k, ascending."""
     with np.load(COCO20K_IDS, allow_pickle=False) as stored:
         return np.cumsum(stored["steps"], dtype=np.int64).tolist()
 
 
-def _load(root: Path, annotations: Path) -> dict[str, Any]:
+def _load(
+    root: Path, annotations: Path, needed: Sequence[str] = ("images", "annotations", "categories")
+) -> dict[str, Any]:
     if not root.is_dir():
         raise DataMissing(f"{root}: no such image folder; give the folder of the images as root")
     if not annotations.is_file():
@@ -83,11 +106,10 @@ def _load(root: Path, annotations: Path) -> dict[str, Any]:
         raise AnnotationError(f"{annotations}, line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{annotations}: no JSON text, but binary data ({error.reason})") from error
-    for key in ("images", "annotations", "categories"):
+    for key in needed:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise AnnotationError(
-                f"{annotations}: no list {key!r} at its top; an instances JSON has images, annotations and categories"
-            )
+            usual = "an instances JSON has images, annotations and categories"
+            raise AnnotationError(f"{annotations}: no list {key!r} at its top; {usual}")
     return content
 
 
