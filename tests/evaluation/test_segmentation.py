@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from foundling.errors import ParameterError
-from foundling.evaluation.bootstrap import image_draws
+from foundling.evaluation.bootstrap import image_draws, precision_difference
 from foundling.evaluation.matching import match
+from foundling.evaluation.repeats import mean_of_runs
 from foundling.evaluation.segmentation import confusion, iou_table, segmentation_scores
 
 
@@ -154,3 +155,21 @@ def test_maps_that_cannot_be_compared() -> None:
 def test_more_classes_than_clusters() -> None:
     assert match(np.array([[0.1, 0.9, 0.0]])).tolist() == [1]
     assert match(np.array([[0.1], [0.9], [0.5]])).tolist() == [-1, 0, -1]
+
+
+def test_differences_are_paired_and_of_the_mean_over_runs() -> None:
+    """Two runs against one: the interval is that of the differences of the same draws."""
+    rng = np.random.default_rng(3)
+    base = rng.integers(0, 40, (9, 3, 3)) + 60 * np.eye(3, dtype=np.int64)
+    runs = [base + extra * np.eye(3, dtype=np.int64) for extra in (20, 60)]
+    theirs = segmentation_scores(base, resamples=300, seed=1)
+    ours = [segmentation_scores(run, resamples=300, seed=1) for run in runs]
+    gain = precision_difference(mean_of_runs(ours), mean_of_runs([theirs]))["miou"]
+    assert gain.value == pytest.approx(np.mean([one.miou.value for one in ours]) - theirs.miou.value)
+    draws = np.mean([one.draws[:, 0] for one in ours], axis=0) - theirs.draws[:, 0]
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])))
+    assert 0 < gain.low < gain.value < gain.high  # narrower than what either interval would allow
+    assert gain.high - gain.low < theirs.miou.high - theirs.miou.low
+    other = segmentation_scores(base[:5], resamples=300, seed=1)
+    with pytest.raises(ParameterError, match="same images"):
+        precision_difference(ours[0], other)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Integer
 
 from foundling.errors import ParameterError
-from foundling.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Interval, drawn_interval, image_draws, percent
+from foundling.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Figures, Interval, drawn_interval, image_draws
 from foundling.evaluation.matching import match
 from foundling.types import VOID
 
@@ -18,20 +18,27 @@ FOUND_ABOVE = 0.2  # a class counts as found where its IoU is at least this (COM
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Figures):
     """How well matched clusters segment a dataset; numbers in percent (0..100).
 
     ``miou`` is the mean IoU over the classes that occur in the truth, background included, and ``accuracy`` the share
-    of pixels with the right class, both with intervals over images (of each draw of which the same is taken);
-    ``classes`` has the IoU of each class (nan where it does not occur), ``found`` how many of the classes other than
+    of pixels with the right class, both with intervals over images (of each draw of which the same is taken), and among
+    the ``values`` under these names; ``images`` are positions in the tables, so that two sets of tables of the same
+    images are comparable (:func:`foundling.evaluation.precision_difference`). ``classes`` has the IoU of each class (nan where it does not occur), ``found`` how many of the classes other than
     background reach 20 %, ``assignment`` the class of each cluster (-1: none).
     """
 
-    miou: Interval
-    accuracy: Interval
     classes: Float[np.ndarray, " class"]
     found: int
     assignment: Int[np.ndarray, " cluster"]
+
+    @property
+    def miou(self) -> Interval:
+        return self.values["miou"]
+
+    @property
+    def accuracy(self) -> Interval:
+        return self.values["accuracy"]
 
     def reaching(self, least: float = 100 * FOUND_ABOVE) -> tuple[int, float | None]:
         """How many classes have an IoU of ``least`` percent or more, and more than 0; and the mean of theirs.
@@ -107,10 +114,11 @@ def segmentation_scores(
         for weights in image_draws(len(parts), resamples, seed):
             drawn.append(_means((weights @ flat).reshape(-1, *parts.shape[1:])))
     means = _means(parts.sum(0, keepdims=True))[0].tolist()
-    miou, accuracy = (drawn_interval(*both, confidence) for both in zip(means, np.concatenate(drawn).T, strict=True))
-    return Segmentation(
-        percent(miou), percent(accuracy), 100 * classes, int((classes[1:] >= FOUND_ABOVE).sum()), assignment
-    )
+    draws = 100 * np.concatenate(drawn)
+    columns = zip(("miou", "accuracy"), means, draws.T, strict=True)
+    values = {name: drawn_interval(100 * mean, column, confidence) for name, mean, column in columns}
+    found = int((classes[1:] >= FOUND_ABOVE).sum())
+    return Segmentation(values, draws, tuple(range(len(parts))), 100 * classes, found, assignment)
 
 
 def _parts(
