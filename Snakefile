@@ -10,7 +10,6 @@ import foundling
 from foundling.errors import FoundlingError
 from foundling.needs import describe_missing, embedded_weights, missing
 from foundling.paths import NOTEBOOKS, REPORTS
-from foundling.report.page import write_report
 from foundling.studies import load_study
 
 try:
@@ -36,6 +35,8 @@ onstart:
 
 
 onerror:
+    from foundling.report.page import write_report  # here, not above: it takes seconds
+
     for study in STUDIES:
         if (REPORTS / study.name).is_dir():
             try:

@@ -157,10 +157,15 @@ def test_the_list_of_studies_counts_their_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(paths, "REPORTS", tmp_path)
     first = load_study("settings_scenes").runs[0]
     (tmp_path / "settings_scenes" / first.name).mkdir(parents=True)
-    (tmp_path / "settings_scenes" / first.name / "metrics.json").write_text("{}")
+    for name in ("metrics.json", "notebook.html"):
+        (tmp_path / "settings_scenes" / first.name / name).write_text("{}")
+    shown = tmp_path / "demo" / "01_features" / "metrics.json"  # as the demo's comes with the project
+    shown.parent.mkdir(parents=True)
+    shown.write_text("{}")
     assert cli.main(["studies"]) == 0
     lines = {line.split()[0]: line.split()[1:4] for line in capsys.readouterr().out.splitlines()}
     assert lines["settings_scenes"][:2] == ["16", "1"] and lines["voc07_noh"][:2] == ["1", "0"]
+    assert lines["demo"][1] == "0"
     assert set(lines) == {"study", *study_names()}
     assert cli.main(["studies", "settings_scenes"]) == 0
     said = capsys.readouterr().out.splitlines()

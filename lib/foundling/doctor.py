@@ -33,7 +33,7 @@ KERNEL_SECONDS = 60
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report; ``level`` is ok, warn (usable without) or fail."""
+    """One line of the report; ``level`` is ok, none (not there, nor needed), warn (usable without) or fail."""
 
     level: str
     name: str
@@ -120,7 +120,7 @@ def check_detectron2() -> Check:
     try:
         found = importlib.import_module("detectron2").__version__
     except ModuleNotFoundError:
-        return Check("ok", "detectron2", "not installed (optional; environment.yml brings it)")
+        return Check("none", "detectron2", "not installed (optional; environment.yml brings it)")
     return Check("ok", "detectron2", found)
 
 
@@ -206,7 +206,7 @@ def list_data() -> Iterator[Check]:
 
     for row in expected():
         state = "here" if row.present else f"not here (`{row.command}` brings it, {row.size})"
-        yield Check("ok", f"dataset {row.name}", f"{state}: {row.where}")
+        yield Check("ok" if row.present else "none", f"dataset {row.name}", f"{state}: {row.where}")
 
 
 def list_weights() -> Iterator[Check]:
@@ -214,4 +214,6 @@ def list_weights() -> Iterator[Check]:
     from foundling.backbones.weights import expected_weights
 
     present = [str(row["name"]) for row in expected_weights() if row["present"]]
-    yield Check("ok", "weights here", ", ".join(present) or "none")
+    yield Check(
+        "ok" if present else "none", "published weights here", ", ".join(present) or "`foundling weights` lists them"
+    )

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foundling.backbones import BACKBONES, Entry, load_backbone
-from foundling.backbones.checkpoint import checksum
 from foundling.backbones.networks import build_network
 from foundling.errors import WeightsError
+from foundling.files import checksum
 
 Small = Callable[..., Entry]
 State = dict[str, Tensor]

@@ -1,7 +1,6 @@
 """Extraction: pixels as the reference pads them, batches of one grid, order, failures, memory, and the golden keys."""
 
 import runpy
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +12,11 @@ import torch
 from PIL import Image
 
 from foundling.backbones import Backbone, extract, load_backbone
+from foundling.backbones import extraction as extracting
 from foundling.backbones.vit import transformer_facets
 from foundling.errors import ImageError, ParameterError
 from foundling.types import Failure, PatchFeatures, Sample
 
-extracting = sys.modules["foundling.backbones.extract"]  # the package's attribute of that name is the function
 Photo = Callable[..., Path]
 
 

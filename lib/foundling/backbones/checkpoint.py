@@ -4,7 +4,6 @@ Files are read as data only (``weights_only=True`` or safetensors): nothing in t
 """
 
 import argparse
-import hashlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -22,12 +21,6 @@ from foundling.errors import WeightsError
 
 _WRAPPERS = ("teacher", "target_encoder", "student", "model_ema", "state_dict", "model", "encoder", "backbone")
 _PREFIXES = ("module.", "_orig_mod.", "teacher.", "student.", "base_encoder.", "backbone.", "encoder.", "model.")
-
-
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_checkpoint(path: Path) -> Any:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from foundling.backbones.checkpoint import checksum, fit_state
+from foundling.backbones.checkpoint import fit_state
 from foundling.backbones.networks import build_network
 from foundling.backbones.registry import BACKBONES, Entry
 from foundling.backbones.weights import fetch_weights
 from foundling.errors import ParameterError, WeightsError
+from foundling.files import checksum
 
 
 @dataclass(frozen=True)

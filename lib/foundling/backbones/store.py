@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from foundling.backbones.extract import extract
+from foundling.backbones.extraction import extract
 from foundling.backbones.load import Backbone
 from foundling.backbones.prepare import source_name
 from foundling.errors import ImageError, ParameterError

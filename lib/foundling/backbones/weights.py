@@ -9,9 +9,9 @@ import requests
 from huggingface_hub import get_token
 
 from foundling import paths
-from foundling.backbones.checkpoint import checksum
 from foundling.backbones.registry import BACKBONES, Entry
 from foundling.errors import WeightsError
+from foundling.files import checksum
 
 TIMEOUT = 20  # seconds without an answer after which a host counts as unreachable
 INSTEAD = (

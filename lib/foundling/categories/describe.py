@@ -21,7 +21,7 @@ from torch import Tensor
 
 from foundling.backbones import Backbone, extract
 from foundling.backbones.cnn import cnn_facets
-from foundling.backbones.extract import PATCHES_A_BATCH, arithmetic
+from foundling.backbones.extraction import PATCHES_A_BATCH, arithmetic
 from foundling.backbones.prepare import Limits, read_ahead
 from foundling.backbones.vit import Transformer, transformer_facets
 from foundling.categories.crops import RECIPES, SIDE, Crop, Objects, as_bytes, check_images

@@ -16,8 +16,8 @@ def run(args: argparse.Namespace) -> int:
     from foundling.paths import REPORTS
     from foundling.studies import load_study, study_names
 
-    def done(study: str, name: str) -> bool:
-        return (REPORTS / study / name / "metrics.json").is_file()
+    def done(study: str, name: str) -> bool:  # the demo's metrics come with the project, its pages do not
+        return all((REPORTS / study / name / file).is_file() for file in ("metrics.json", "notebook.html"))
 
     if args.name is not None:
         study = load_study(args.name)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from foundling.backbones.checkpoint import checksum, fitted, read_state
+from foundling.backbones.checkpoint import fitted, read_state
 from foundling.backbones.registry import IMAGENET_MEAN, IMAGENET_STD, Entry
 from foundling.backbones.weights import find_weights, how_to_get
 from foundling.errors import ParameterError, WeightsError
+from foundling.files import checksum
 from foundling.saliency.basnet import STRIDE, WIDTH, Basnet
 
 SIDE = 256  # pixels that images are resized to, whatever their shape (configs/dataset of COMUS)

@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from foundling.backbones import Backbone, Entry
-from foundling.backbones.checkpoint import checksum, fit_state
+from foundling.backbones.checkpoint import fit_state
 from foundling.backbones.load import describe
 from foundling.backbones.networks import build_network
 from foundling.datasets.scenes import VERSION
 from foundling.discovery.overlap_sources import Describe, at_stride_32, dense_network
 from foundling.errors import ParameterError, WeightsError
+from foundling.files import checksum
 from foundling.training.checkpoints import beside, load_state
 from foundling.training.data import TrainingSet
 from foundling.training.networks import make_network, mlp

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from foundling.backbones.checkpoint import checksum
 from foundling.errors import ParameterError
+from foundling.files import checksum
 from foundling.training.checkpoints import beside
 from foundling.training.detection.bodies import Body, load_body, named_body
 from foundling.training.instance.images import MaskedImages, MaskedSet
