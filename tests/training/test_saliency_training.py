@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from foundling import cli
 from foundling.discovery.export import encode_mask
 from foundling.errors import ImageError, ParameterError, TrainingError, WeightsError
 from foundling.saliency import SaliencyMasks, load_saliency_network, predict_masks
+from foundling.saliency.segmenter import load_segmenter
+from foundling.saliency.segments import discover_segments
+from foundling.saliency.sources import masks_of
 from foundling.training import saliency as training
 from foundling.training.saliency import MaskedImages, train_saliency, views
 from foundling.training.saliency_loss import saliency_loss, soft_iou, structural_similarity
-from foundling.training.saliency_settings import Saliency, SaliencyOnSources
+from foundling.training.saliency_settings import Saliency, SaliencyOnSources, Segmentation, SegmentationOnSources
 from foundling.training.settings import settings_from
 from foundling.types import Failure, Sample
 
@@ -172,6 +176,31 @@ def test_it_learns_what_its_masks_show(scenes: tuple[list[Sample], SaliencyMasks
     assert [int(row["step"]) for row in rows] == [10, 20, 24]
 
 
+def test_a_head_learns_the_same_on_a_network_that_stays(
+    scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path
+) -> None:
+    samples, found = scenes
+    small = {"side": 32, "crop": 32, "steps": 24, "warmup": 2, "batch": 4, "workers": 0, "learning_rate": 3e-2}
+    told = Segmentation(widths=[32, 16, 8, 8], **small)
+    outcome = train_saliency(samples, found, told, tmp_path / "run", progress=False)
+    assert outcome.finished and outcome.history[-1]["loss"] < 0.85 * outcome.history[0]["loss"]
+    segmenter = load_segmenter(outcome.file)
+    assert segmenter.backbone == "scenes_odin" and segmenter.head.widths == (32, 16, 8, 8) and segmenter.block == -2
+    names = set(load_file(outcome.file))
+    assert "feature_extractor.norm.weight" in names and not [name for name in names if "vit" in name]
+    seen = masks_of(discover_segments(segmenter, samples, progress=False), "segmenter")
+    overlaps = [
+        (seen.mask(i) & found.mask(i)).sum() / (seen.mask(i) | found.mask(i)).sum()
+        for i, mask in enumerate(found.masks)
+        if mask is not None
+    ]
+    assert np.mean(overlaps) > 0.5
+    parts = [train_saliency(samples, found, told, tmp_path / "parts", minutes=m, progress=False) for m in (1e-9, 9e9)]
+    assert not parts[0].finished and parts[1].file.read_bytes() == outcome.file.read_bytes()
+    with pytest.raises(ParameterError, match=r"block = 7: scenes_odin has blocks 0 to 3"):
+        train_saliency(samples, found, Segmentation(block=7, **small), tmp_path / "other", progress=False)
+
+
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path
 ) -> None:
@@ -267,4 +296,7 @@ def test_settings_are_checked() -> None:
         SaliencyOnSources(dataset="folder")
     with pytest.raises(ParameterError, match="unknown objective 'saliency'"):  # it is no representation
         settings_from({"objective": "saliency"}, "a.yaml")
-    assert not [name for name, field in SaliencyOnSources.model_fields.items() if not field.description]
+    with pytest.raises(ValueError, match="batch = 8 is more than images = 5"):
+        SegmentationOnSources(images=5)
+    for model in (SaliencyOnSources, SegmentationOnSources):
+        assert not [name for name, field in model.model_fields.items() if not field.description]

@@ -1,14 +1,16 @@
 """train a network without labels
 
 Reads settings from a YAML file (objective, network, images, steps, …; what is left out has its default). Objectives
-odin, dino and mae train a backbone; saliency trains BASNet on the masks of the sources that the file names; semantic
-trains a segmenter on a folder of label maps, or on what another segmenter predicts; detector trains one on boxes, such
-as `foundling discover` found in your photos (--set labels=found --set root=photos); solo and mask_rcnn train
-an instance segmenter on masks, such as `foundling propose` wrote (likewise). Writes:
+odin, dino and mae train a backbone; saliency trains BASNet on the masks of the sources that the file names, segmenter a
+head on a backbone that stays as it is; semantic trains one for classes on a folder of label maps, or on what another
+predicts; detector trains one on boxes, such as `foundling discover` found in your photos (--set labels=found --set
+root=photos); solo and mask_rcnn train an instance segmenter on masks, such as `foundling propose` wrote (likewise);
+refinement trains a detector on the features of a backbone, and the backbone through it. Writes:
 
   RUN.safetensors         the backbone in half precision, under timm's names; or another network as its objective has it
   RUN_dense.safetensors   feature pyramid and projector as well, where a pyramid was trained
-  RUN_masks/              masks of the sources of saliency; label maps that a segmenter predicts
+  RUN_h.safetensors       of refinement: the detector
+  RUN_masks/              masks of the sources of saliency or segmenter; label maps that a segmenter predicts
   RUN.state               what an interrupted run goes on from: give the same command again
   RUN.history.csv         losses, images a second, and what the features vary with (a collapsed run shows here)
 
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args.file, args.set)
     import torch
 
-    if settings.objective == "saliency":
+    if settings.objective in ("saliency", "segmenter"):
         from foundling.training.saliency import train_on_sources
 
         outcome = train_on_sources(settings, args.out, args.minutes, cpu=args.cpu)
@@ -63,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
         from foundling.training.instance.runs import train_on_masks
 
         outcome = train_on_masks(settings, args.out, args.minutes, cpu=args.cpu)
+    elif settings.objective == "refinement":
+        from foundling.training.refinement.runs import refine_on_dataset
+
+        outcome = refine_on_dataset(settings, args.out, args.minutes, cpu=args.cpu)
     else:
         from foundling.training.representation import train
 
@@ -87,7 +93,8 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
     from foundling.studies import read_mapping
     from foundling.training.detection_runs import DetectorOnLabels
     from foundling.training.instance.settings import RUNS
-    from foundling.training.saliency_settings import SaliencyOnSources
+    from foundling.training.refinement.settings import RefinementOnDataset
+    from foundling.training.saliency_settings import SaliencyOnSources, SegmentationOnSources
     from foundling.training.semantic.settings import SemanticOnMaps
     from foundling.training.settings import OBJECTIVES, Common, checked
 
@@ -100,8 +107,10 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
     models: dict[str, Any] = {
         **OBJECTIVES,
         "saliency": SaliencyOnSources,
+        "segmenter": SegmentationOnSources,
         "semantic": SemanticOnMaps,
         "detector": DetectorOnLabels,
+        "refinement": RefinementOnDataset,
         **RUNS,
     }
     return checked(models, values, str(file))

@@ -1,8 +1,8 @@
 """list the networks and their weights, download one, or write a trained one for Detectron2
 
-Without a name, lists every network that --backbone takes, and the saliency networks of notebook 04: licence, whether
-its host wants a login, and where its weights are expected. A file put there by hand is used without network. With a
-name, downloads those weights.
+Without a name, lists every network that --backbone takes, the saliency networks of notebook 04 and the segmenters of
+notebook 07: licence, whether its host wants a login, and where its weights are expected. A file put there by hand is
+used without network. With a name, downloads those weights.
 
 With the path of a ResNet that `foundling train` wrote and --detectron2 OUT.pkl, writes the file for MODEL.WEIGHTS, and
 beside it OUT.yaml, the part of Detectron2's config that goes with it.
@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> int:
     from foundling.backbones.registry import BACKBONES
     from foundling.backbones.weights import expected_weights, fetch_weights
     from foundling.parameters import suggest
-    from foundling.saliency import NETWORKS
+    from foundling.saliency import NETWORKS, SEGMENTERS
 
-    known = {**BACKBONES, **NETWORKS}
+    known = {**BACKBONES, **NETWORKS, **SEGMENTERS}
     if args.name is None:
         print_list(expected_weights(known.values()))
         return 0

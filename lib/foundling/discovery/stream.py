@@ -92,7 +92,7 @@ def discover_images(
             failures += failed
     if out is not None:
         remove_others(out, {chunk_path(out, start) for start in starts})
-    return _gathered(samples, list(plan.jobs), records, failures, spent)
+    return gathered(samples, list(plan.jobs), records, failures, spent)
 
 
 def check_jobs(methods: Mapping[str, Mapping[str, Any]], backbone: Backbone) -> Jobs:
@@ -243,13 +243,14 @@ def _result(discovery: Discovery, size: Sequence[int], seen: Sequence[int]) -> d
     }
 
 
-def _gathered(
+def gathered(
     samples: Sequence[Sample],
     labels: Sequence[str],
     records: list[Record],
     failures: list[Failure],
     spent: dict[str, float],
 ) -> Found:
+    """The records of images, in any order, as what was found in ``samples``; ``spent`` is of the images made anew."""
     sizes = np.zeros((len(samples), 2), dtype=np.int64)
     boxes = {label: np.full((len(samples), 4), np.nan) for label in labels}
     for record in records:

@@ -1,4 +1,4 @@
-"""A saliency network trained on masks that other sources found: COMUS' step from DeepUSPS to BASNet, in spirit."""
+"""Networks trained on masks that others found: BASNet, as in COMUS' step from DeepUSPS, or the head of a segmenter."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.utils import data
 
 from foundling import provenance
@@ -23,6 +23,7 @@ from foundling.datasets.images import read_image
 from foundling.errors import ParameterError
 from foundling.saliency import Basnet, SaliencyMasks, agreement, saliency_masks
 from foundling.saliency.predict import squeeze
+from foundling.saliency.segmenter import Segmenter, make_segmenter, segmenter_arguments, segmenter_tensors
 from foundling.training import checkpoints
 from foundling.training.checkpoints import beside
 from foundling.training.data import batch_loader
@@ -30,7 +31,14 @@ from foundling.training.loop import Outcome, carry_out
 from foundling.training.reading import open_images
 from foundling.training.running import Run
 from foundling.training.saliency_loss import saliency_loss
-from foundling.training.saliency_settings import Saliency, SaliencyOnSources
+from foundling.training.saliency_settings import (
+    OnMasks,
+    OnSources,
+    Saliency,
+    SaliencyOnSources,
+    Segmentation,
+    SegmentationOnSources,
+)
 from foundling.training.task import Task
 from foundling.types import Sample
 
@@ -91,6 +99,9 @@ class MaskedImages(data.Dataset[Masked]):
 class SaliencyTask(Task):
     """BASNet, which is to find the masks in random crops of squares."""
 
+    network: nn.Module
+    mean, std = IMAGENET_MEAN, IMAGENET_STD  # of its images
+
     def __init__(self, settings: Saliency) -> None:
         super().__init__()
         self.network, self.crop = Basnet(settings.width), settings.crop
@@ -101,7 +112,7 @@ class SaliencyTask(Task):
     def forward(self, views: Masked) -> dict[str, Tensor]:
         """The loss over all maps, and the parts of the refined one's."""
         images, targets = views
-        logits = self.network(normalise(images, IMAGENET_MEAN, IMAGENET_STD))
+        logits = self.network(normalise(images, self.mean, self.std))
         with torch.autocast(logits.device.type, enabled=False):
             parts = saliency_loss(logits.float(), targets)
         return {"loss": torch.stack(parts).sum(), **{name: part[0] for name, part in parts._asdict().items()}}
@@ -111,7 +122,28 @@ class SaliencyTask(Task):
 
     def export(self, run: Run, file: Path) -> None:
         """The network alone, as :func:`foundling.saliency.load_saliency_network` reads it."""
-        checkpoints.export(file, self.network.state_dict(), _about(run))
+        arguments = {"width": run.settings.width, "side": run.settings.side}
+        checkpoints.export(file, self.network.state_dict(), _about(run, "BASNet", arguments, self.mean, self.std))
+
+
+class SegmenterTask(SaliencyTask):
+    """The head of a segmenter on a network that stays as it is, and the same loss on its one map."""
+
+    def __init__(self, settings: Segmentation) -> None:
+        Task.__init__(self)
+        backbone = load_backbone(settings.backbone, device="cpu")
+        network = make_segmenter(backbone, settings.widths, settings.block, settings.depth, settings.seed)
+        if settings.crop % network.stride:
+            raise ParameterError(f"crop = {settings.crop} must be a multiple of {network.stride}, the side of a patch")
+        self.network, self.crop = network, settings.crop
+        self.mean, self.std = network.mean, network.std
+
+    def export(self, run: Run, file: Path) -> None:
+        """Norm and head, as :func:`foundling.saliency.segmenter.load_segmenter` reads them."""
+        assert isinstance(self.network, Segmenter)
+        arguments = {**segmenter_arguments(self.network), "side": run.settings.side}
+        about = _about(run, "segmenter", arguments, self.mean, self.std)
+        checkpoints.export(file, segmenter_tensors(self.network), about)
 
 
 def views(pixels: Tensor, masks: Tensor, crop: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -131,16 +163,18 @@ def views(pixels: Tensor, masks: Tensor, crop: int, generator: Generator) -> tup
 def train_saliency(
     samples: Sequence[Sample],
     found: SaliencyMasks,
-    settings: Saliency,
+    settings: OnMasks,
     out: Path,
     minutes: float = math.inf,
     progress: bool = True,
     cpu: bool = False,
 ) -> Outcome:
-    """Train BASNet on the masks of ``found``, or go on training; see :func:`foundling.training.loop.carry_out`.
+    """Train BASNet, or the head of a segmenter (``settings`` are :class:`Saliency` or :class:`Segmentation`), on the
+    masks of ``found``, or go on training; see :func:`foundling.training.loop.carry_out`.
 
     Images without a mask are left out. ``out.safetensors`` is the network in half precision, which
-    :func:`foundling.saliency.load_saliency_network` reads, ``out.history.csv`` the losses.
+    :func:`foundling.saliency.load_saliency_network` or :func:`foundling.saliency.segmenter.load_segmenter` reads,
+    ``out.history.csv`` the losses.
 
     Raises ParameterError if there are fewer masks than a batch, and ImageError if an image can no longer be read.
     """
@@ -152,7 +186,11 @@ def train_saliency(
 
 
 def train_on_sources(
-    settings: SaliencyOnSources, out: Path, minutes: float = math.inf, progress: bool = True, cpu: bool = False
+    settings: SaliencyOnSources | SegmentationOnSources,
+    out: Path,
+    minutes: float = math.inf,
+    progress: bool = True,
+    cpu: bool = False,
 ) -> Outcome:
     """The same on the masks that the sources of ``settings`` find, or on what several of them agree on.
 
@@ -173,7 +211,7 @@ def train_on_sources(
 
 
 def find_masks(
-    settings: SaliencyOnSources, samples: Sequence[Sample], folder: Path, device: torch.device, progress: bool
+    settings: OnSources, samples: Sequence[Sample], folder: Path, device: torch.device, progress: bool
 ) -> SaliencyMasks:
     """The masks of the only source, or what several agree on."""
     backbone = load_backbone(settings.backbone, device=str(device))
@@ -182,26 +220,31 @@ def find_masks(
 
 
 def _prepared(
-    samples: Sequence[Sample], found: SaliencyMasks, settings: Saliency, accelerator: Accelerator
+    samples: Sequence[Sample], found: SaliencyMasks, settings: OnMasks, accelerator: Accelerator
 ) -> tuple[SaliencyTask, MaskedImages]:
     images = MaskedImages(samples, found, settings.side, accelerator.device, settings.workers)
     if len(images) < settings.batch:
         raise ParameterError(f"batch = {settings.batch} is more than there are images with a mask ({len(images)})")
+    if isinstance(settings, Segmentation):
+        return SegmenterTask(settings), images
+    assert isinstance(settings, Saliency)
     return SaliencyTask(settings), images
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(
+    run: Run, architecture: str, arguments: dict[str, Any], mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
     """What the exported file says of itself: how to make it again, and how to feed it."""
     versions = provenance.versions()
     return {
-        "architecture": "BASNet",
-        "arguments": {"width": run.settings.width, "side": run.settings.side},
+        "architecture": architecture,
+        "arguments": arguments,
         "data": run.images.identity,
-        "mean": IMAGENET_MEAN,
-        "method": "saliency",
+        "mean": mean,
+        "method": run.settings.objective,
         "precision": "half",
         "settings": run.settings.model_dump(exclude={"root", "annotations"}),  # paths of this machine
-        "std": IMAGENET_STD,
+        "std": std,
         "steps": run.done,
         "versions": {name: versions[name] for name in ("foundling", "torch", "numpy")},
     }

@@ -1,6 +1,6 @@
-"""What a run that trains a saliency network is told. Importing it imports no torch."""
+"""What a run that trains a saliency network, or a segmenter, on masks is told. Importing it imports no torch."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,11 +13,9 @@ SOURCES: dict[str, dict[str, Any]] = {
 }
 
 
-class Saliency(Steps):
-    """A saliency network on masks that other sources found; "the paper's" is BASNet's code."""
+class OnMasks(Steps):
+    """A network on masks that other sources found; "the paper's" is BASNet's code."""
 
-    objective: Literal["saliency"] = Field("saliency", description="saliency")
-    width: int = Field(16, ge=1, le=256, description="channels at full resolution; the paper's: 64")
     side: int = Field(
         96, ge=32, le=2048, multiple_of=32, description="pixels that images are resized to, a square; the paper's: 256"
     )
@@ -33,14 +31,37 @@ class Saliency(Steps):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; losses are in fp32")
 
     @model_validator(mode="after")
-    def _inside(self) -> "Saliency":
+    def _inside(self) -> "OnMasks":
         if self.crop > self.side:
             raise ValueError(f"crop = {self.crop} must be at most side = {self.side}, of which it is cut")
+        if 0 < getattr(self, "images", 0) < self.batch:  # of those that say which images
+            raise ValueError(f"batch = {self.batch} is more than images = {getattr(self, 'images', 0)}")
         return self
 
 
-class SaliencyOnSources(Saliency, OnDataset):
-    """The same, with the images and the sources that its masks come from: what `foundling train` takes."""
+class Saliency(OnMasks):
+    """BASNet."""
+
+    objective: Literal["saliency"] = Field("saliency", description="saliency")
+    width: int = Field(16, ge=1, le=256, description="channels at full resolution; the paper's: 64")
+
+
+class Segmentation(OnMasks):
+    """A head on the frozen features of a ViT, of the form that MOVE has; "the paper's" is MOVE's, trained otherwise."""
+
+    objective: Literal["segmenter"] = Field("segmenter", description="segmenter")
+    backbone: str = Field("scenes_odin", description="ViT below the head, and before it; the paper's: dino_vits8")
+    block: int = Field(-2, description="its block whose output the head sees, -1 the last; the paper's: -2")
+    widths: list[Annotated[int, Field(ge=1)]] = Field(
+        [96, 48, 24, 12],
+        min_length=1,
+        description="channels of the blocks, each but the last doubling the grid; the paper's: 192, 128, 128, 128",
+    )
+    depth: int = Field(1, ge=1, le=8, description="convolutions in a block; the paper's: 1")
+
+
+class OnSources(OnDataset):
+    """The images and the sources that masks come from."""
 
     images: int = Field(400, ge=0, description="number of images, from the first; 0: all")
     backbone: str = Field("scenes_odin", description="network that the sources look through")
@@ -51,8 +72,10 @@ class SaliencyOnSources(Saliency, OnDataset):
         0.5, ge=0, le=1, description="of several sources: mean IoU of their masks from which an image is taken"
     )
 
-    @model_validator(mode="after")
-    def _enough(self) -> "SaliencyOnSources":
-        if self.images and self.batch > self.images:
-            raise ValueError(f"batch = {self.batch} is more than images = {self.images}")
-        return self
+
+class SaliencyOnSources(Saliency, OnSources):
+    """What `foundling train` takes."""
+
+
+class SegmentationOnSources(Segmentation, OnSources):
+    """Likewise; the sources look through the backbone of the head."""
