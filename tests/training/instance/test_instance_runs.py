@@ -37,6 +37,15 @@ def test_a_file_of_masks_and_a_folder_of_proposals_are_the_same_labels(tmp_path:
     assert len(samples) == 8
 
 
+def test_small_masks_are_not_learned(tmp_path: Path) -> None:
+    _, labels = masked_images(tmp_path / "photos")
+    file = write_pseudo_labels(tmp_path / "masks.json", labels)
+    given_masks = {"labels": str(file), "root": str(tmp_path / "photos")}
+    with pytest.raises(ParameterError, match="none of the 8 images has a box"):
+        train_on_masks(given(least=0.3, **given_masks), tmp_path / "a", progress=False)  # they cover a quarter
+    assert train_on_masks(given(least=0.2, **given_masks), tmp_path / "b", progress=False).finished
+
+
 def test_the_command_trains_on_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, labels = masked_images(tmp_path / "photos")
     file = write_pseudo_labels(tmp_path / "masks.json", labels)

@@ -19,7 +19,7 @@ from foundling.evaluation.precision import class_agnostic
 from foundling.proposals import ImageProposals, ProposalSet, propose
 from foundling.training.detection.bodies import named_body
 from foundling.training.instance.images import MaskedImages, MaskedSet
-from foundling.training.instance.labels import labels_of_proposals, labels_of_segmenter
+from foundling.training.instance.labels import labels_of_proposals, labels_of_segmenter, without_small
 from foundling.training.instance.predict import load_instances, segment_instances
 from foundling.training.instance.settings import MaskRcnn, Solo
 from foundling.training.instance.train import train_instances
@@ -183,6 +183,24 @@ def test_proposals_are_labels_with_tight_boxes() -> None:
     assert first.images[1].masks == labels.images[1].masks[:1]
 
 
+def test_small_masks_are_left_out_and_told() -> None:
+    whole = labelled(0, "0.png", rectangles([(0, 0, 4, 4), (0, 0, 5, 4), (8, 8, 20, 20)], (20, 20)))  # 16, 20, 144
+    lone = labelled(1, "1.png", rectangles([(0, 0, 3, 3)], (20, 20)))
+    empty = ImageLabels("2.png", 2, (20, 20), np.zeros((0, 4)), np.zeros(0, np.int64))
+    labels = PseudoLabels((whole, lone, empty))
+    kept = without_small(labels, 0.05)
+    assert [len(image) for image in kept.images] == [2, 0, 0] and kept.without == ("1.png", "2.png")
+    assert whole.masks is not None and kept.images[0].masks == whole.masks[1:]
+    assert kept.images[0].boxes.tolist() == [[0, 0, 5, 4], [8, 8, 20, 20]]
+    assert kept.problems == ("2 × mask of less than 5 % of its image (left out): 0.png, 1.png",)
+    assert without_small(labels, 0.0).identity == labels.identity != kept.identity
+    assert not without_small(labels, 0.0).problems
+    with pytest.raises(ParameterError, match=r"least = 1.5: give a share of the image from 0 to 1"):
+        without_small(labels, 1.5)
+    with pytest.raises(ParameterError, match=r"0\.png: its 3 objects have boxes but no masks"):
+        without_small(PseudoLabels((replace(whole, masks=None),)), 0.05)
+
+
 def test_files_of_other_kinds_are_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="there is no such file; name one that train_instances wrote"):
         load_instances(tmp_path / "none.safetensors")
@@ -306,9 +324,7 @@ def test_a_backbone_is_that_which_the_network_stands_on() -> None:
         named_body("r101_fpn", "scenes_odin")
 
 
-def test_mask_rcnn_takes_neither_c4_nor_detectron2() -> None:
+def test_mask_rcnn_takes_no_c4() -> None:
     with pytest.raises(ValidationError, match="r50_fpn"):
         small_mask_rcnn(network="r50_c4")
-    with pytest.raises(ValidationError, match="torchvision"):
-        small_mask_rcnn(engine="detectron2")
     assert Solo().rounds == MaskRcnn().rounds == 1 and MaskRcnn().score_threshold == 0

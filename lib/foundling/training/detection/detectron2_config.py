@@ -84,11 +84,11 @@ DATASETS = {  # as LOST's scripts name them: what is trained on, and what is eva
 }
 
 
-def check_detectron2(settings: Detector) -> None:
-    """Raises :class:`ParameterError` for settings that Detectron2's R50-C4 and its config cannot say."""
+def check_detectron2(settings: Detector, network: str = "r50_c4") -> None:
+    """Raises :class:`ParameterError` for settings that Detectron2's ``network`` and its config cannot say."""
     for name, legal in {
         "engine": "detectron2",
-        "network": "r50_c4",
+        "network": network,
         "optimiser": "sgd",
         "schedule": "steps",
         "backbone_rate": 1.0,
@@ -104,6 +104,7 @@ def check_detectron2(settings: Detector) -> None:
 def detectron2_config(
     settings: Detector,
     *,
+    network: str = "r50_c4",
     weights: str = "",
     train: Sequence[str] = (),
     test: Sequence[str] = (),
@@ -113,13 +114,14 @@ def detectron2_config(
 ) -> dict[str, Any]:
     """What ``settings`` are in Detectron2's own words, to be merged into its defaults.
 
+    All but ``network`` is described: what another than R50-C4 has in its place is for the caller to put there.
     ``weights`` is a file for Detectron2 (:func:`foundling.backbones.transfer.to_detectron2` writes it), ``train`` and
     ``test`` are names of registered datasets; ``mean`` and ``std`` are of RGB in 0..255. Unless ``distributed``, batch
     normalisation is a plain one: the same on one device, and possible on a CPU.
 
     Raises :class:`ParameterError` as :func:`check_detectron2`.
     """
-    check_detectron2(settings)
+    check_detectron2(settings, network)
     norm = "FrozenBN" if settings.norm == "frozen" else "SyncBN" if distributed else "BN"
     return {
         "VERSION": 2,

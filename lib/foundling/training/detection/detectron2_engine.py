@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from foundling.backbones.transfer import detectron2_names
 from foundling.errors import ParameterError, WeightsError
 from foundling.training.detection.bodies import Body
-from foundling.training.detection.detectron2_config import HEAD, check_detectron2, detectron2_config
+from foundling.training.detection.detectron2_config import HEAD, detectron2_config
 from foundling.training.detection.heads import Resizing
 from foundling.training.detection.settings import Detector
 
@@ -68,12 +68,17 @@ def register() -> None:
 
 def make_config(settings: Detector, **parts: Any) -> Any:
     """Detectron2's configuration node of ``settings``; ``parts`` as :func:`detectron2_config` takes them."""
+    return as_node(detectron2_config(settings, **parts))
+
+
+def as_node(config: Mapping[str, Any]) -> Any:
+    """Detectron2's configuration node of a ``config`` of plain data; what that does not say is Detectron2's default."""
     require_detectron2()
     from detectron2.config import CfgNode, get_cfg
 
-    config = get_cfg()
-    config.merge_from_other_cfg(CfgNode(detectron2_config(settings, **parts)))
-    return config
+    node = get_cfg()
+    node.merge_from_other_cfg(CfgNode(config))
+    return node
 
 
 class Detectron2Network(nn.Module):
@@ -83,22 +88,27 @@ class Detectron2Network(nn.Module):
     gives losses, under torchvision's names, otherwise ``boxes``, ``scores`` and ``labels`` of each image, best first.
     """
 
+    describe: Any = staticmethod(detectron2_config)  # settings in Detectron2's words
+    losses = LOSSES
+    resizing = Resizing
+    stages = ("backbone.", "roi_heads.")  # where the ResNet is: stages to 4, and stage 5
+
     def __init__(self, settings: Detector, body: Body) -> None:
         """``body`` is the ResNet-50 to start from; the heads are drawn by PyTorch's generator.
 
         Raises ParameterError where Detectron2 is not installed, or cannot do what ``settings`` say.
         """
         super().__init__()
-        check_detectron2(settings)
+        colours = {"mean": [255 * value for value in body.mean], "std": [255 * value for value in body.std]}
+        plain = self.describe(settings, distributed=False, **colours)  # the loop makes it SyncBN on several GPUs
         register()
         from detectron2.modeling import build_model
 
-        colours = {"mean": [255 * value for value in body.mean], "std": [255 * value for value in body.std]}
-        config = make_config(settings, distributed=False, **colours)  # the loop makes it SyncBN on several GPUs
+        config = as_node(plain)
         config.MODEL.DEVICE = "cpu"
         self.model = build_model(config)
-        fill_resnet(self.model, body.network.state_dict())
-        self.transform = Resizing(
+        fill_resnet(self.model, body.network.state_dict(), *self.stages)
+        self.transform = self.resizing(
             settings.min_sizes, settings.test_size, settings.max_size, [0.0] * 3, [1.0] * 3, cell=1
         )
 
@@ -110,18 +120,19 @@ class Detectron2Network(nn.Module):
         wanted: list[Any] = [None] * len(images) if targets is None else [dict(target) for target in targets]
         resized = [self.transform.resize(image, target) for image, target in zip(images, wanted, strict=True)]
         inputs = [
-            self._input(image, target, original) for (image, target), original in zip(resized, images, strict=True)
+            self.input_of(image, target, original) for (image, target), original in zip(resized, images, strict=True)
         ]
         if not self.training:
-            return [_found(output["instances"]) for output in self.model(inputs)]
+            return [self.found(output["instances"]) for output in self.model(inputs)]
         try:
             with EventStorage():  # Detectron2's parts log into the storage that is open
                 losses = self.model(inputs)
         except FloatingPointError:  # boxes that are no numbers: the loop knows what to do with such a loss
-            losses = dict.fromkeys(LOSSES, next(p for p in self.parameters() if p.requires_grad).sum() * torch.nan)
-        return {LOSSES[name]: value for name, value in losses.items()}
+            losses = dict.fromkeys(self.losses, next(p for p in self.parameters() if p.requires_grad).sum() * torch.nan)
+        return {self.losses[name]: value for name, value in losses.items()}
 
-    def _input(self, image: Tensor, target: Target | None, original: Tensor) -> dict[str, Any]:
+    def input_of(self, image: Tensor, target: Target | None, original: Tensor) -> dict[str, Any]:
+        """What the model takes of an image: as it was resized, its target, and what it ``original``ly was."""
         from detectron2.structures import Boxes, Instances
 
         entry = {"image": 255 * image, "height": original.shape[-2], "width": original.shape[-1]}
@@ -131,26 +142,29 @@ class Detectron2Network(nn.Module):
             entry["instances"] = instances
         return entry
 
+    def found(self, instances: Any) -> dict[str, Tensor]:
+        """What the model says of an image, best first."""
+        order = instances.scores.argsort(descending=True, stable=True)
+        boxes, scores, labels = instances.pred_boxes.tensor, instances.scores, instances.pred_classes + 1
+        return {"boxes": boxes[order], "scores": scores[order], "labels": labels[order]}
 
-def _found(instances: Any) -> dict[str, Tensor]:
-    order = instances.scores.argsort(descending=True, stable=True)
-    boxes, scores, labels = instances.pred_boxes.tensor, instances.scores, instances.pred_classes + 1
-    return {"boxes": boxes[order], "scores": scores[order], "labels": labels[order]}
 
+def fill_resnet(
+    model: nn.Module, state: Mapping[str, Tensor], to4: str = "backbone.", fifth: str = "roi_heads."
+) -> None:
+    """Load a ResNet-50's parameters, under torchvision's names, into Detectron2's model.
 
-def fill_resnet(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a ResNet-50's parameters, under torchvision's names, into Detectron2's C4: stages to 4, and 5 in the head.
-
+    ``to4`` is what the names of its stages to 4 begin with there, ``fifth`` that of stage 5: in a C4 it is in the head.
     Raises :class:`WeightsError` if anything of either is left over but the head's own, which fine-tuning is to find.
     """
     given = {}
     for name, tensor in detectron2_names(state).items():
-        given[f"roi_heads.{name}" if name.startswith("res5.") else f"backbone.{name}"] = tensor
-    of_resnet = ("backbone.", "roi_heads.res5.")
+        given[f"{fifth if name.startswith('res5.') else to4}{name}"] = tensor
+    of_resnet = (to4, f"{fifth}res5.")
     mine = {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if name.startswith(of_resnet) and not name.startswith("roi_heads.res5.norm.") and "num_batches" not in name
+        if name.startswith(of_resnet) and not name.startswith(f"{fifth}res5.norm.") and "num_batches" not in name
     }
     wrong = sorted(given.keys() ^ mine.keys()) or [n for n in mine if mine[n].shape != given[n].shape]
     if wrong:

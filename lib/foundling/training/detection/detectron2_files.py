@@ -39,7 +39,7 @@ def write_for_detectron2(
     body = load_body(settings)
     weights = write_backbone(folder / "weights.pkl", body)
     dataset = write_lost_dataset(folder / f"{name}.json", labels, samples, name)
-    told = {"weights": str(weights), "train": [name], **_colours(body.mean, body.std)}
+    told = {"weights": str(weights), "train": [name], **colours(body.mean, body.std)}
     return {"weights": weights, "dataset": dataset, "config": write_config(folder / "config.yaml", settings, **told)}
 
 
@@ -56,7 +56,7 @@ def check_classes(classes: Sequence[str], settings: Detector) -> None:
         raise ParameterError(f"{len(classes)} names of classes, but classes = {settings.classes} in the settings")
 
 
-def _colours(mean: Sequence[float], std: Sequence[float]) -> dict[str, list[float]]:
+def colours(mean: Sequence[float], std: Sequence[float]) -> dict[str, list[float]]:
     """Mean and deviation of RGB in 0..1 as the config has them, of 0..255."""
     return {"mean": [round(255 * v, 4) for v in mean], "std": [round(255 * v, 4) for v in std]}
 
@@ -73,7 +73,7 @@ def write_checkpoint(out: Path, network: Detectron2Network, settings: Detector) 
     write_bytes(out, pickle.dumps({"model": arrays, "__author__": HEADER}, protocol=4))
     model: Any = network.model
     mean, std = ((part.flatten() / 255).tolist() for part in (model.pixel_mean, model.pixel_std))
-    write_config(out.with_suffix(".yaml"), settings, weights=str(out), **_colours(mean, std))
+    write_config(out.with_suffix(".yaml"), settings, weights=str(out), **colours(mean, std))
     return out
 
 

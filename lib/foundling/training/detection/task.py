@@ -70,7 +70,11 @@ class DetectorTask(Task):
     def __init__(self, settings: Detector, body: Body, classes: Sequence[str]) -> None:
         super().__init__()
         self.settings, self.body, self.classes = settings, body, tuple(classes)
-        self.detector: Any = make_engine(settings, body)
+        self.detector: Any = self.make_detector()
+
+    def make_detector(self) -> nn.Module:
+        """The network, its heads drawn by PyTorch's generator."""
+        return make_engine(self.settings, self.body)
 
     def make_views(self, batch: BoxedBatch, generator: Generator) -> list[tuple[Tensor, dict[str, Tensor]]]:
         """Images in 0..1, every second one mirrored, with their boxes and labels (from 1) as torchvision has them."""

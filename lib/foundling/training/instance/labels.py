@@ -1,6 +1,7 @@
 """Masks as the labels that an instance segmenter is trained on: proposals, or what a segmenter finds itself."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,9 +9,11 @@ from jaxtyping import Int
 from pycocotools import mask as coco_mask
 
 from foundling.categories.crops import Objects, as_bytes
+from foundling.datasets.base import describe
+from foundling.errors import ParameterError
 from foundling.proposals import ProposalSet
 from foundling.training.instance.predict import TrainedSegmenter, segment_instances
-from foundling.training.pseudo_labels import PseudoLabels, pseudo_labels
+from foundling.training.pseudo_labels import ImageLabels, PseudoLabels, pseudo_labels
 from foundling.types import Failure, Sample
 
 
@@ -40,6 +43,28 @@ def labels_of_proposals(
         for part in range(len(image.masks))[:most]
     ]
     return pseudo_labels(samples, _objects(rows, samples), sizes=sizes, failures=proposals.failures)
+
+
+def without_small(labels: PseudoLabels, least: float) -> PseudoLabels:
+    """The labels without the masks that cover less than the share ``least`` (0..1) of their image.
+
+    Spectral parts in pieces are for the most part single patches, which are no objects; the paper keeps them. Raises
+    :class:`ParameterError` for a share out of range, and for boxes without masks.
+    """
+    if not 0 <= least <= 1:
+        raise ParameterError(f"least = {least}: give a share of the image from 0 to 1")
+    images, problems = list[ImageLabels](), dict[str, list[str]]()
+    kind = f"mask of less than {100 * least:g} % of its image (left out)"
+    for image in labels.images:
+        if len(image) and image.masks is None:
+            raise ParameterError(f"{image.name}: its {len(image)} objects have boxes but no masks")
+        masks = image.masks or ()
+        areas = np.array([coco_mask.area(as_bytes(mask)) for mask in masks], dtype=np.float64)
+        kept = np.flatnonzero(areas >= least * image.size[0] * image.size[1])
+        problems.setdefault(kind, []).extend([image.name] * (len(image) - len(kept)))
+        chosen = tuple(masks[row] for row in kept) or None
+        images.append(replace(image, boxes=image.boxes[kept], labels=image.labels[kept], masks=chosen))
+    return replace(labels, images=tuple(images), problems=(*labels.problems, *describe(problems)))
 
 
 def labels_of_segmenter(

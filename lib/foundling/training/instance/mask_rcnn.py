@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import maskrcnn_loss
@@ -27,9 +27,9 @@ TargetedImages = list[tuple[Tensor, dict[str, Tensor]]]
 class MaskRcnnTask(DetectorTask):
     """Mask R-CNN and its five losses."""
 
-    def __init__(self, settings: MaskRcnn, body: Body, classes: tuple[str, ...]) -> None:
-        super().__init__(settings, body, classes)
-        self.detector = add_masks(self.detector, settings)
+    def make_detector(self) -> nn.Module:
+        settings: Any = self.settings  # a MaskRcnn
+        return make_mask_rcnn(settings, self.body)
 
     def make_views(self, batch: MaskedBatch, generator: Generator) -> TargetedImages:  # type: ignore[override]
         """Images in 0..1, every second one mirrored, with masks, tight boxes and labels as torchvision has them."""
@@ -46,8 +46,15 @@ class MaskRcnnTask(DetectorTask):
         return about(self.body, self.classes, run, METHOD)
 
 
-def make_mask_rcnn(settings: MaskRcnn, body: Body) -> GeneralizedRCNN:
-    """The network that ``settings`` describe on ``body``, its heads drawn by PyTorch's generator."""
+def make_mask_rcnn(settings: MaskRcnn, body: Body) -> nn.Module:
+    """The network that ``settings`` describe on ``body``, its heads drawn by PyTorch's generator.
+
+    Raises ParameterError if its engine is not installed, or cannot do what ``settings`` say.
+    """
+    if settings.engine == "detectron2":
+        from foundling.training.instance.detectron2_masks import Detectron2Masks
+
+        return Detectron2Masks(settings, body)
     return add_masks(make_detector(settings, body), settings)
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from foundling.training.instance.labels import without_small
 from foundling.training.instance.settings import SEGMENTERS, MaskRcnn, MaskRcnnOnMasks, OnMasks, SoloOnMasks
 from foundling.training.instance.train import train_instances
 from foundling.training.label_files import labels_of_coco, open_labels, read_results
@@ -27,6 +28,7 @@ def train_on_masks(
     :class:`DataMissing` where files are not there, and what training raises.
     """
     samples, labels = open_labels(settings, labels_of_proposal_folder)
+    labels = without_small(labels, settings.least)
     if progress:
         print(labels.summary(), file=sys.stderr)
     told = settings.model_dump(exclude=set(OnMasks.model_fields))  # wherever images and masks lie

@@ -186,9 +186,9 @@ class MaskRcnn(Rounds, Detector):
     """Mask R-CNN on the detector of :class:`~foundling.training.detection.settings.Detector` (Table 7)."""
 
     objective: Literal["mask_rcnn"] = Field("mask_rcnn", description="mask_rcnn")  # type: ignore[assignment]
-    engine: Literal["torchvision"] = Field("torchvision", description="torchvision")
     network: Literal["r50_fpn", "vit"] = Field(
-        "vit", description="r50_fpn, or vit: a ViT with a simple pyramid (ViTDet); torchvision's: r50_fpn"
+        "vit",
+        description="r50_fpn, or vit: a ViT with a simple pyramid (ViTDet), torchvision only; torchvision's: r50_fpn",
     )
     mask_width: int = Field(64, ge=8, le=1024, description="channels of the mask head; torchvision's: 256")
     mask_depth: int = Field(2, ge=1, le=8, description="convolutions of the mask head; torchvision's: 4")
@@ -218,6 +218,9 @@ class OnMasks(BaseModel):
         "", description="masks: a COCO instances JSON with run lengths, or the folder that `foundling propose` wrote"
     )
     root: str = Field("", description="folder of the images, which their names in labels begin at")
+    least: float = Field(
+        0.0, ge=0, le=1, description="share of its image that a mask must cover to be learned; the paper's: 0"
+    )
 
 
 class SoloOnMasks(OnMasks, Solo):
