@@ -295,6 +295,23 @@ def test_a_run_does_not_go_on_with_other_masks(pictures: tuple[list[Sample], Pse
         train_instances(samples, PseudoLabels(labels.images[:6]), small(steps=2), tmp_path / "run", progress=False)
 
 
+def test_a_run_does_not_go_on_with_another_head(pictures: tuple[list[Sample], PseudoLabels], tmp_path: Path) -> None:
+    train_instances(*pictures, small(steps=2), tmp_path / "run", progress=False)
+    with pytest.raises(ParameterError, match="belongs to a run with other settings"):
+        train_instances(*pictures, small_mask_rcnn(steps=2), tmp_path / "run", progress=False)
+
+
+def test_classes_without_a_mask_are_no_error(pictures: tuple[list[Sample], PseudoLabels], tmp_path: Path) -> None:
+    """Labels that name two classes and have masks of the second alone."""
+    samples, labels = pictures
+    second = tuple(replace(image, labels=np.ones(len(image), np.int64)) for image in labels.images)
+    alone = PseudoLabels(second, ("cat", "dog"))
+    assert alone.empty == ("cat",)
+    settings = small_mask_rcnn(steps=2, classes=2)
+    outcome = train_instances(samples, alone, settings, tmp_path / "run", progress=False)
+    assert outcome.finished and load_instances(outcome.file).classes == ("cat", "dog")
+
+
 # Settings
 
 
