@@ -21,9 +21,10 @@ from foundling.training.instance.detectron2_config import mask_config, write_mas
 from foundling.training.instance.detectron2_masks import Detectron2Masks, write_masks_for_detectron2
 from foundling.training.instance.mask_rcnn import make_mask_rcnn
 from foundling.training.instance.predict import load_instances, segment_instances
-from foundling.training.instance.settings import MaskRcnn
+from foundling.training.instance.settings import SEGMENTERS, MaskRcnn
 from foundling.training.instance.train import train_instances
 from foundling.training.label_files import detectron2_dataset
+from foundling.training.recipes import recipe
 
 SIDES = [[16], [24], [32], [48], [64]]
 
@@ -45,7 +46,24 @@ def test_the_config_is_detectron2s_mask_rcnn() -> None:
     assert model["ANCHOR_GENERATOR"]["SIZES"] == SIDES and model["RPN"]["IN_FEATURES"][-1] == "p6"
     assert (model["ROI_MASK_HEAD"]["NUM_CONV"], model["ROI_BOX_HEAD"]["FC_DIM"]) == (3, 40)
     assert model["RESNETS"]["OUT_FEATURES"] == model["FPN"]["IN_FEATURES"] == ["res2", "res3", "res4", "res5"]
-    assert model["RPN"]["PRE_NMS_TOPK_TRAIN"] == model["RPN"]["PRE_NMS_TOPK_TEST"] == 64
+    assert model["ROI_HEADS"]["IN_FEATURES"] == model["RPN"]["IN_FEATURES"][:-1]
+
+
+def test_the_settings_of_table_7_are_those_of_detectron2s_own_config() -> None:
+    """What its Base-RCNN-FPN.yaml and mask_rcnn_R_50_FPN_1x.yaml set, but for the steps, and the frozen backbone."""
+    told = recipe({"settings": "instanceness_mask_rcnn", "engine": "detectron2"}, "x", SEGMENTERS)
+    model = mask_config(told)["MODEL"]
+    expected = {
+        "RPN": {"PRE_NMS_TOPK_TRAIN": 2000, "PRE_NMS_TOPK_TEST": 1000, "POST_NMS_TOPK_TRAIN": 1000,
+                "POST_NMS_TOPK_TEST": 1000, "IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"]},
+        "ANCHOR_GENERATOR": {"SIZES": [[32], [64], [128], [256], [512]], "ASPECT_RATIOS": [[0.5, 1.0, 2.0]]},
+        "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 2, "POOLER_RESOLUTION": 7},
+        "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 4, "POOLER_RESOLUTION": 14},
+        "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": ["p2", "p3", "p4", "p5"]},
+        "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+    }  # fmt: skip
+    for part, values in expected.items():
+        assert {name: model[part][name] for name in values} == values
 
 
 @pytest.mark.parametrize(("name", "value"), [("network", "vit"), ("optimiser", "adamw"), ("clip", 1.0)])

@@ -34,7 +34,7 @@ def _changes(settings: MaskRcnn) -> dict[str, Any]:
             "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
             "RESNETS": {"OUT_FEATURES": STAGES},
             "FPN": {"IN_FEATURES": STAGES, "OUT_CHANNELS": 256, "NORM": "", "FUSE_TYPE": "sum"},
-            "RPN": {"IN_FEATURES": MAPS, "PRE_NMS_TOPK_TEST": settings.rpn_candidates},
+            "RPN": {"IN_FEATURES": MAPS},
             "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": MAPS[:-1]},
             "ROI_BOX_HEAD": {
                 "NAME": "FastRCNNConvFCHead",
