@@ -1,9 +1,10 @@
 """What keeps a study from starting: names that no registry holds, absent data, weights and packages."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from foundling import paths
 from foundling.errors import FoundlingError, ParameterError
@@ -16,6 +17,7 @@ from foundling.parameters import (
 )
 from foundling.parameters_clustering import Clustering
 from foundling.parameters_detection import DetectorTraining
+from foundling.parameters_segmentation import SegmenterTraining
 from foundling.studies import Study
 
 
@@ -52,6 +54,8 @@ def missing(study: Study) -> list[Need]:
             needs += _missing_saliency(parameters)
         if isinstance(parameters, DetectorTraining):
             needs += _missing_for_detectors(parameters)
+        if isinstance(parameters, SegmenterTraining):
+            needs += _missing_for_segmenters(parameters)
         if isinstance(parameters, RepresentationLearning):
             needs += [*_missing_videos(parameters), *_missing_training_images(parameters)]
     return list(dict.fromkeys(needs))
@@ -107,12 +111,14 @@ def _missing_saliency(parameters: Clustering) -> list[Need]:
     return needs
 
 
-def _missing_for_detectors(parameters: DetectorTraining) -> list[Need]:
-    """The parts that are trained on, checkpoints, and Detectron2."""
+def _missing_parts(
+    parameters: Parameters, parts: Sequence[tuple[str, str]], what: str = "the training images"
+) -> list[Need]:
+    """The parts of datasets (name, split) that are not there."""
     from foundling.datasets import DATASETS, open_dataset
 
     needs = []
-    for name, split in parameters.parts():
+    for name, split in dict.fromkeys(parts):
         if name == "scenes" or name not in DATASETS or split not in DATASETS[name].splits:  # drawn; told before
             continue
         root = from_root(parameters.root) if name == parameters.dataset else None
@@ -120,15 +126,54 @@ def _missing_for_detectors(parameters: DetectorTraining) -> list[Need]:
             open_dataset(name, split=split, root=root)
         except FoundlingError as error:
             remedy = "put the images there" if root else f"foundling data {name}"
-            needs.append(Need(f"the training images: {' '.join(str(error).split())}", remedy))
-    for file in parameters.files():
-        if not (paths.ROOT / Path(file).expanduser()).is_file():
-            needs.append(Need(f"the checkpoint {file}", "put it there, or change the detector's weights"))
-    engines = {run.engine for run in parameters.runs().values()}
-    if "detectron2" in engines and importlib.util.find_spec("detectron2") is None:
-        needs.append(Need("Detectron2, the engine of this study", "conda env create -f environment.yml, or the engine "
-                          "torchvision"))  # fmt: skip
+            needs.append(Need(f"{what}: {' '.join(str(error).split())}", remedy))
     return needs
+
+
+def _missing_files(files: Sequence[str], what: str) -> list[Need]:
+    """Checkpoints given as paths, of ``what``."""
+    return [
+        Need(f"the checkpoint {file}", f"put it there, or change {what}")
+        for file in files
+        if not (paths.ROOT / Path(file).expanduser()).is_file()
+    ]
+
+
+def _missing_for_segmenters(parameters: SegmenterTraining) -> list[Need]:
+    """The parts that are trained and measured on, the saliency network, and checkpoints."""
+    from foundling.backbones.weights import find_weights, how_to_get
+    from foundling.saliency import NETWORKS
+
+    needs = _missing_files(parameters.files(), "the segmenter's weights")
+    trained = [*(parameters.parts() if parameters.semantic else []), *parameters.later_parts()]
+    measured = [(dataset, split) for dataset, split, _ in parameters.further_parts()]
+    if parameters.instances:
+        trained += parameters.instance_parts()
+        measured += [part] if (part := parameters.measured_instances()) else []
+    needs += _missing_parts(parameters, trained)
+    needs += _missing_parts(parameters, measured, "the images that are measured as well")
+    name = parameters.saliency_settings().get("weights")
+    if parameters.semantic and name in NETWORKS and find_weights(NETWORKS[name]) is None:
+        needs.append(Need(f"the weights of the saliency network {name}", how_to_get(NETWORKS[name])))
+    elif parameters.semantic and name is not None and name not in NETWORKS:
+        needs += _missing_files([name], "saliency")
+    return needs + _missing_engine([run for run in parameters.runs() if hasattr(run, "engine")])
+
+
+def _missing_for_detectors(parameters: DetectorTraining) -> list[Need]:
+    """The parts that are trained on, checkpoints, and Detectron2."""
+    needs = _missing_parts(parameters, parameters.parts()) + _missing_files(
+        parameters.files(), "the detector's weights"
+    )
+    return needs + _missing_engine(parameters.runs().values())
+
+
+def _missing_engine(runs: Iterable[Any]) -> list[Need]:
+    """Detectron2, where detectors are trained with it."""
+    if all(run.engine != "detectron2" for run in runs) or importlib.util.find_spec("detectron2") is not None:
+        return []
+    return [Need("Detectron2, the engine of this study", "conda env create -f environment.yml, or the engine "
+                 "torchvision")]  # fmt: skip
 
 
 def _missing_videos(parameters: RepresentationLearning) -> list[Need]:

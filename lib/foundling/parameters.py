@@ -6,7 +6,7 @@ Values are checked strictly: ``"8"`` is not a number and ``true`` is not 1. Impo
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from foundling.parameters_base import split_backbone as split_backbone
 from foundling.parameters_clustering import Clustering
 from foundling.parameters_detection import DetectorTraining
 from foundling.parameters_instances import Instanceness
+from foundling.parameters_segmentation import NO_SALIENCY, SegmenterTraining
 from foundling.paths import ROOT
 
 # Label -> method and its settings, chosen on the first 150 scenes of single_train: those of LOST, TokenCut and DINO-seg
@@ -146,6 +147,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     "03_instanceness": Instanceness,
     "04_clustering": Clustering,
     "05_detector_training": DetectorTraining,
+    "06_segmenter_training": SegmenterTraining,
     "08_representation_learning": RepresentationLearning,
     "10_ablations": Ablations,
 }
@@ -199,6 +201,8 @@ def check_names(parameters: Parameters, where: str) -> None:
         wrong += _wrong_clustering(parameters)
     if isinstance(parameters, DetectorTraining):
         wrong += _wrong_detection(parameters)
+    if isinstance(parameters, SegmenterTraining):
+        wrong += _wrong_segmentation(parameters)
     if wrong:
         raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
 
@@ -290,19 +294,69 @@ def _wrong_clustering(parameters: Clustering) -> list[str]:
     ]
 
 
+def _wrong_parts(where: str, parts: Sequence[tuple[str, str]], remedy: str = "") -> list[str]:
+    """Parts of datasets (name, split) that there are not."""
+    from foundling.datasets import DATASETS
+
+    wrong = []
+    for dataset, split in parts:
+        if dataset not in DATASETS:
+            wrong.append(f"{where}: unknown dataset {dataset!r}{suggest(dataset, DATASETS)}")
+        elif split not in DATASETS[dataset].splits:
+            wrong.append(f"{where}: {dataset} has no split {split!r}{suggest(split, DATASETS[dataset].splits)}{remedy}")
+    return wrong
+
+
+def _wrong_segmentation(parameters: SegmenterTraining) -> list[str]:
+    """Parts, settings, networks and weights that do not exist, and what is read that a network does not have."""
+    from foundling.backbones import BACKBONES
+    from foundling.discovery import resolve_method
+
+    measured = parameters.measured_instances()
+    wrong = [
+        *_wrong_parts("train_on", parameters.parts(), "; [] trains on what is measured"),
+        *_wrong_parts("later_on", parameters.later_parts()),
+        *_wrong_parts("instance_train_on", parameters.instance_parts(), "; [] trains on what is measured"),
+        *_wrong_parts("instance_part", [measured] if measured else []),
+        *_wrong_parts("further", [(dataset, split) for dataset, split, _ in parameters.further_parts()]),
+    ]
+    for settings in parameters.runs():
+        if settings.weights not in (*BACKBONES, "random", *parameters.files()):
+            wrong.append(
+                f"{settings.objective}: unknown weights {settings.weights!r}{suggest(settings.weights, BACKBONES)}"
+            )
+    read: list[tuple[str, str, Sequence[str]]] = []
+    if parameters.semantic and (method := parameters.saliency_method()) is not None:
+        if lines := _wrong_settings(method["method"], method, "saliency"):
+            return wrong + lines
+        own, complete = resolve_method(method["method"], method)
+        read.append(("saliency", parameters.backbone, own.facets(**complete)))
+    about = {"descriptor": "cls", "facet": "tokens"} | parameters.description
+    if parameters.semantic:
+        described = "cls" if about["descriptor"] == "cls" else about["facet"]
+        read.append(("description", parameters.backbone, (described,)))
+    if parameters.instances:
+        for name, entry in (("proposal_backbone", parameters.proposal_backbone),
+                            ("saliency_backbone", parameters.saliency_backbone)):  # fmt: skip
+            base = split_backbone(entry)[0] or parameters.backbone
+            if base not in (*BACKBONES, NO_SALIENCY):
+                wrong.append(f"{name}: unknown backbone {base!r}{suggest(base, BACKBONES)}")
+            read.append((name, base, (parameters.facet,)))
+    return wrong + [
+        f"{label} reads {', '.join(lacking)}, which the backbone {name!r} does not have (it has {', '.join(facets)}): "
+        "give other settings"
+        for label, name, wanted in read
+        if name in BACKBONES
+        and (lacking := [facet for facet in wanted if facet not in (facets := (*BACKBONES[name].facets, "images"))])
+    ]
+
+
 def _wrong_detection(parameters: DetectorTraining) -> list[str]:
     """Parts, settings and weights that do not exist, and what is read that the backbone does not have."""
     from foundling.backbones import BACKBONES
-    from foundling.datasets import DATASETS
     from foundling.discovery import resolve_method
 
-    wrong = []
-    for dataset, split in parameters.parts():
-        if dataset not in DATASETS:
-            wrong.append(f"train_on: unknown dataset {dataset!r}{suggest(dataset, DATASETS)}")
-        elif split not in DATASETS[dataset].splits:
-            legal = suggest(split, DATASETS[dataset].splits)
-            wrong.append(f"train_on: {dataset} has no split {split!r}{legal}; [] trains on what is measured")
+    wrong = _wrong_parts("train_on", parameters.parts(), "; [] trains on what is measured")
     for label, settings in parameters.runs().items():
         if settings.weights not in (*BACKBONES, "random", *parameters.files()):
             wrong.append(f"{label}: unknown weights {settings.weights!r}{suggest(settings.weights, BACKBONES)}")

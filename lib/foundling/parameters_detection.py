@@ -1,5 +1,6 @@
 """The parameters of 05_detector_training: whose boxes are labels, what is trained on them, and on which images."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -72,10 +73,7 @@ class DetectorTraining(Parameters):
         for name in ("seeds", "train_on"):
             if len(set(values := getattr(self, name))) < len(values):
                 raise ValueError(f"{name} is {values}: give each once")
-        for name, value in self.description.items():
-            if name not in DESCRIBED or type(value) is not DESCRIBED[name]:
-                legal = ", ".join(f"{key} ({kind.__name__})" for key, kind in DESCRIBED.items())
-                raise ValueError(f"description.{name} = {value!r} is not legal: it may have {legal}")
+        check_description(self.description)
         self.runs()
         return self
 
@@ -91,8 +89,7 @@ class DetectorTraining(Parameters):
 
     def parts(self) -> list[tuple[str, str]]:
         """``train_on`` as (dataset, split); none where the images that are measured are trained on."""
-        named = [entry.rpartition(":") for entry in self.train_on]
-        return [(dataset or self.dataset, split) for dataset, _, split in named]
+        return named_parts(self.train_on, self.dataset)
 
     def runs(self) -> dict[str, Any]:
         """``cad`` and ``od``, as far as they are asked for, with their settings: those of ``Detector``.
@@ -113,3 +110,17 @@ class DetectorTraining(Parameters):
             except ParameterError as error:
                 raise ValueError(str(error)) from None
         return found
+
+
+def named_parts(entries: Sequence[str], usual: str) -> list[tuple[str, str]]:
+    """Parts as parameters name them, a split or dataset:split, as (dataset, split); ``usual`` is the dataset of the
+    former."""
+    return [(dataset or usual, split) for dataset, _, split in (entry.rpartition(":") for entry in entries)]
+
+
+def check_description(description: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for what is no argument of :func:`foundling.categories.describe_objects`."""
+    for name, value in description.items():
+        if name not in DESCRIBED or type(value) is not DESCRIBED[name]:
+            legal = ", ".join(f"{key} ({kind.__name__})" for key, kind in DESCRIBED.items())
+            raise ValueError(f"description.{name} = {value!r} is not legal: it may have {legal}")

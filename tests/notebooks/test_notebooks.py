@@ -40,10 +40,23 @@ TINY_DETECTORS = {
     "compare_backbones": [], "limit": 12, "train_on": ["scenes:multi_train"], "train_limit": 24, "cad": TINY_DETECTOR,
     "od": TINY_DETECTOR, "gallery": 4,
 }  # fmt: skip
+TINY_SEMANTIC = {
+    "steps": 6, "batch": 4, "warmup": 1, "channels": 8, "detail": 4, "side": 48, "test_side": 96, "workers": 0,
+}  # fmt: skip
+TINY_SOLO = {
+    "steps": 6, "batch": 4, "warmup": 1, "channels": 16, "width": 16, "depth": 1, "mask_width": 16, "kernel": 16,
+    "min_sizes": [96], "test_size": 96, "workers": 0, "detections": 20, "score_threshold": 0.0,
+}  # fmt: skip
+TINY_SEGMENTERS = {
+    "compare_backbones": [], "limit": 12, "train_on": ["scenes:single_train"], "train_limit": 24, "min_area": 100,
+    "semantic": [TINY_SEMANTIC, {**TINY_SEMANTIC, "keep_empty": True}], "instances": TINY_SOLO, "gallery": 3,
+    "instance_part": "", "instance_train_on": ["scenes:multi_train"], "instance_train_limit": 12, "score": 0.0,
+}  # fmt: skip
 FURTHER = {
     "03_instanceness": TINY_INSTANCES,
     "04_clustering": TINY_CLUSTERS,
     "05_detector_training": TINY_DETECTORS,
+    "06_segmenter_training": TINY_SEGMENTERS,
     "10_ablations": TINY_ABLATIONS,
     "08_representation_learning": TINY_LEARNING,
 }  # what makes a notebook small beside TINY
@@ -187,6 +200,61 @@ def test_detector_training_on_what_is_measured_without_kinds(tmp_path):  # 15 s
     assert {"corloc.tokencut", "corloc.tokencut_cad", "ap50.tokencut", "ap50.cad", "ratio.ap50.cad"} <= metrics.keys()
     assert metrics["labels.right"] == metrics["corloc.tokencut"]  # the same images
     assert not any({"od", "pseudo_boxes", "clusters"} & set(name.split(".")) for name in metrics)
+
+
+@pytest.mark.notebook
+def test_segmenter_training(tmp_path):  # 60 s
+    metrics, provenance = run(
+        "06_segmenter_training", tmp_path, seeds=[0, 1], later_on=["scenes:multi_train"], later_limit=8,
+        instance_part="multi_val", instance_limit=6, further=["scenes:single_train"],
+    )  # fmt: skip
+    check_results(tmp_path)
+    assert metrics["images"] == 12 and metrics["clusters"] == 12 and metrics["label_maps"] < 24
+    maps = ("pseudo_masks", "pseudo_masks_kmeans", "assigned", "iteration1_unfiltered", "iteration1", "iteration2")
+    for name in maps:
+        for metric in (f"miou.{name}", f"miou.{name}.majority", f"accuracy.{name}"):
+            assert 0 <= metrics[metric] <= 100 and metrics[f"{metric}.low"] <= metrics[f"{metric}.high"]
+    for name, other in (("iteration1", "pseudo_masks"), ("iteration2", "iteration1"), ("iteration2", "assigned")):
+        gain = metrics[f"miou.{name}"] - metrics[f"miou.{other}"]
+        assert metrics[f"difference.miou.{name}.{other}"] == pytest.approx(gain)
+        assert metrics[f"difference.miou.{name}.{other}.seeds"] == pytest.approx(gain)
+    assert metrics["miou.iteration2.seeds"] == pytest.approx(metrics["miou.iteration2"])
+    assert 0 <= metrics["miou.iteration2.scenes_single_train"] <= 100
+    for name in ("ap50", "ap", "ar1", "ar100"):
+        for who in ("proposals", "instance", "instance_all", "instance_all.scenes_single_train"):
+            assert 0 <= metrics[f"{name}.{who}.low"] <= metrics[f"{name}.{who}"] <= metrics[f"{name}.{who}.high"] <= 100
+        gain = metrics[f"{name}.instance"] - metrics[f"{name}.proposals"]
+        assert metrics[f"difference.{name}.instance"] == pytest.approx(gain)
+        assert metrics[f"difference.{name}.instance.seeds"] == pytest.approx(gain)
+    runs = {
+        f"{kind}_seed{s}" for kind in ("iteration1", "iteration2", "iteration1_unfiltered", "instances") for s in (0, 1)
+    }
+    assert set(provenance["weights"]) == {"scenes_odin", *runs}
+    assert len(list((tmp_path / "label_maps" / "iteration2_seed1").glob("*.png"))) == 12
+    assert json.loads((tmp_path / "results" / "proposals.json").read_text())
+    assert {path.stem for path in (tmp_path / "results").glob("instances_seed?.json")} == {
+        "instances_seed0",
+        "instances_seed1",
+    }
+
+
+@pytest.mark.notebook
+def test_segmenter_training_of_one_kind_on_what_is_measured(tmp_path):  # 40 s
+    alone = {"compare_backbones": [], "ablation": False}
+    metrics, _ = run(
+        "06_segmenter_training", tmp_path / "a", instances={}, train_on=[], semantic=[TINY_SEMANTIC], **alone
+    )
+    check_results(tmp_path / "a")
+    assert metrics["labels.all_objects"] == metrics["miou.pseudo_masks"]  # the same images
+    assert "miou.iteration1" in metrics and not any("iteration2" in name or "instance" in name for name in metrics)
+    mask_rcnn = {"objective": "mask_rcnn", **TINY_DETECTOR, "mask_pool": 7, "mask_width": 16, "mask_depth": 1}
+    metrics, _ = run(
+        "06_segmenter_training", tmp_path / "b", semantic=[], instances=mask_rcnn, split="multi_val",
+        instance_train_on=[], saliency_backbone="none", **alone,
+    )  # fmt: skip
+    check_results(tmp_path / "b")
+    assert {"ar100.proposals", "ar100.instance", "ap50.instance"} <= metrics.keys()
+    assert not any("miou" in name for name in metrics)
 
 
 CONTROLS = (

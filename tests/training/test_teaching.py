@@ -24,21 +24,25 @@ def given(**values):
     return validate("05_detector_training", {"size": 96, "train_limit": 3, **values})
 
 
+def training_images(parameters, measured):
+    return teaching.training_images(parameters, measured, parameters.parts(), parameters.train_limit)
+
+
 def samples_of(tmp_path, count=3):
     return [Sample(f"{i}.png", tmp_path / f"{i}.png", 10 + i) for i in range(count)]
 
 
 def test_parts_are_opened_as_far_as_they_are_wanted():
     measured = open_dataset("scenes", "multi_val", size=96, count=2)
-    one = teaching.training_images(given(train_on=["single_train"]), measured)
+    one = training_images(given(train_on=["single_train"]), measured)
     assert (one.name, one.split, len(one)) == ("scenes", "single_train", 3)
     assert [sample.name for sample in one] == ["000001.png", "000002.png", "000003.png"]
-    assert teaching.training_images(given(train_on=[]), measured) is measured
+    assert training_images(given(train_on=[]), measured) is measured
 
 
 def test_images_of_several_parts_are_told_apart():
     measured = open_dataset("scenes", "multi_val", size=96, count=2)
-    both = teaching.training_images(given(train_on=["single_train", "scenes:multi_train"]), measured)
+    both = training_images(given(train_on=["single_train", "scenes:multi_train"]), measured)
     assert [sample.image_id for sample in both] == [1, 2, 3, 4, 5, 6]
     assert both[0].name == "scenes_single_train/000001.png" and both[3].name == "scenes_multi_train/000001.png"
     assert both.name == "scenes:single_train+scenes:multi_train" and both.categories == measured.categories
@@ -51,8 +55,8 @@ def test_parts_of_another_kind_are_refused(monkeypatch):
     measured = open_dataset("scenes", "multi_val", size=96, count=2)
     other = replace(measured, categories=("cat",))
     with pytest.raises(ParameterError, match="train_on: the categories of scenes, multi_train are not those of scenes"):
-        teaching.training_images(given(train_on=["multi_train"]), other)
-    teaching.training_images(given(train_on=["multi_train"]), replace(other, annotated=False))
+        training_images(given(train_on=["multi_train"]), other)
+    training_images(given(train_on=["multi_train"]), replace(other, annotated=False))
 
 
 def test_the_teachers_boxes_as_detections(tmp_path):

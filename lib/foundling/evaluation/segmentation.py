@@ -23,9 +23,10 @@ class Segmentation(Figures):
 
     ``miou`` is the mean IoU over the classes that occur in the truth, background included, and ``accuracy`` the share
     of pixels with the right class, both with intervals over images (of each draw of which the same is taken), and among
-    the ``values`` under these names; ``images`` are positions in the tables, so that two sets of tables of the same
-    images are comparable (:func:`foundling.evaluation.precision_difference`). ``classes`` has the IoU of each class (nan where it does not occur), ``found`` how many of the classes other than
-    background reach 20 %, ``assignment`` the class of each cluster (-1: none).
+    the ``values`` under these names; ``images`` are positions in the tables, so that tables of the same images are
+    comparable (:func:`foundling.evaluation.precision_difference`). ``classes`` has the IoU of each class (nan where it
+    does not occur), ``found`` how many of the classes other than background reach 20 %, ``assignment`` the class of
+    each cluster (-1: none).
     """
 
     classes: Float[np.ndarray, " class"]

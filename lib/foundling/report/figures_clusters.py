@@ -255,9 +255,16 @@ def matching_chart(
 
 @styled
 def label_maps(
-    ax: Axes, image: Image.Image, labels: Int[np.ndarray, "height width"], names: Mapping[int, str], title: str
+    ax: Axes,
+    image: Image.Image,
+    labels: Int[np.ndarray, "height width"],
+    names: Mapping[int, str],
+    title: str,
+    least: float = 0.0,
 ) -> Axes:
-    """A label map over its image in grey, every label (but 0) with its colour and, in its middle, its name."""
+    """A label map over its image in grey, every label (but 0) with its colour and, in its middle, its name.
+
+    Labels of a smaller share of the pixels than ``least`` (0..1) are not named."""
     grey = np.repeat(np.asarray(image.convert("L"))[..., None], 3, axis=2)
     ax.imshow(grey)
     tint = np.zeros((*labels.shape, 4))
@@ -268,7 +275,8 @@ def label_maps(
         tint[inside] = (*colour, 0.75)
         y, x = np.argwhere(inside).mean(axis=0)
         halo = [Stroke(linewidth=2.5, foreground="white"), Normal()]
-        ax.text(x, y, names.get(label, "?"), ha="center", va="center", size=8.5, path_effects=halo, parse_math=False)
+        word = names.get(label, "?") if inside.mean() >= least else ""
+        ax.text(x, y, word, ha="center", va="center", size=8.5, path_effects=halo, parse_math=False, in_layout=False)
     ax.imshow(tint, interpolation="nearest")
     ax.set_title(title, parse_math=False)
     ax.set_axis_off()

@@ -23,7 +23,7 @@ from foundling.errors import ImageError, ParameterError
 from foundling.evaluation import to_results
 from foundling.files import write_bytes, writing
 from foundling.parameters import from_root
-from foundling.parameters_detection import DetectorTraining
+from foundling.parameters_base import Parameters
 from foundling.training.detected import detect_images
 from foundling.training.detection.predict import TrainedDetector
 from foundling.training.detection.settings import Detector
@@ -34,37 +34,40 @@ from foundling.training.settings import MAY_CHANGE, Steps
 from foundling.types import Detections, Sample
 
 
-def training_images(given: DetectorTraining, measured: Dataset) -> Dataset:
-    """The images that are trained on: the parts that ``train_on`` names, one after the other, or those ``measured``.
+def training_images(
+    given: Parameters, measured: Dataset, parts: Sequence[tuple[str, str]], limit: int, where: str = "train_on"
+) -> Dataset:
+    """The images that are trained on: the ``parts`` (dataset, split), one after the other, or those ``measured``.
 
-    The images of several parts are numbered anew, and have the part before their names. Raises :class:`ParameterError`
-    for parts whose categories are not those of ``measured``, or a part without images.
+    ``given`` says where a dataset lies, ``limit`` (0: none) how many images of each part are taken, ``where`` names the
+    parameter for messages. The images of several parts are numbered anew, and have the part before their names. Raises
+    :class:`ParameterError` for parts whose categories are not those of ``measured``, or a part without images.
     """
-    parts = [_open(given, dataset, split) for dataset, split in given.parts()]
-    for part in parts:
+    opened = [open_part(given, dataset, split, limit) for dataset, split in parts]
+    for part in opened:
         if measured.annotated and part.annotated and part.categories != measured.categories:
             raise ParameterError(
-                f"train_on: the categories of {part.name}, {part.split} are not those of {measured.name}: train on "
+                f"{where}: the categories of {part.name}, {part.split} are not those of {measured.name}: train on "
                 "parts of one kind, or measure on one of these"
             )
         if not len(part):
-            raise ParameterError(f"train_on: {part.name}, {part.split} holds no images: check root")
-    if len(parts) < 2:
-        return parts[0] if parts else measured
-    named = [replace(s, name=f"{part.name}_{part.split}/{s.name}") for part in parts for s in part]
+            raise ParameterError(f"{where}: {part.name}, {part.split} holds no images: check root")
+    if len(opened) < 2:
+        return opened[0] if opened else measured
+    named = [replace(s, name=f"{part.name}_{part.split}/{s.name}") for part in opened for s in part]
     samples = tuple(replace(sample, image_id=i) for i, sample in enumerate(named, start=1))
-    together = "+".join(f"{part.name}:{part.split}" for part in parts)
-    problems = tuple(problem for part in parts for problem in part.problems)
-    return replace(parts[0], name=together, split="", samples=samples, problems=problems)
+    together = "+".join(f"{part.name}:{part.split}" for part in opened)
+    problems = tuple(problem for part in opened for problem in part.problems)
+    return replace(opened[0], name=together, split="", samples=samples, problems=problems)
 
 
-def _open(given: DetectorTraining, dataset: str, split: str) -> Dataset:
-    options: dict[str, Any] = {}
+def open_part(given: Parameters, dataset: str, split: str, limit: int, **options: Any) -> Dataset:
+    """The first ``limit`` (0: all) images of a split of a dataset, which lies where ``given`` says if it is its own."""
     if dataset == given.dataset:
         options["root"] = from_root(given.root)
     if dataset == "scenes":
-        options |= {"size": given.size, "count": given.train_limit or None}  # no more than these are drawn
-    return open_dataset(dataset, split=split, **options).subset(limit=given.train_limit or None)
+        options |= {"size": given.size, "count": limit or None}  # no more than these are drawn
+    return open_dataset(dataset, split=split, **options).subset(limit=limit or None)
 
 
 def best_boxes(
