@@ -6,10 +6,11 @@ from foundling.errors import ParameterError
 from foundling.training.detection.settings import Detector
 from foundling.training.instance.settings import SEGMENTERS
 from foundling.training.recipes import RECIPES, recipe, recipe_names
+from foundling.training.refinement.settings import Refinement
 from foundling.training.semantic.settings import Semantic
 from foundling.training.settings import OBJECTIVES
 
-EVERY = {**OBJECTIVES, "detector": Detector, "semantic": Semantic, **SEGMENTERS}
+EVERY = {**OBJECTIVES, "detector": Detector, "semantic": Semantic, "refinement": Refinement, **SEGMENTERS}
 
 
 @pytest.mark.parametrize("name", recipe_names())

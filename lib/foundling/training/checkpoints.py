@@ -128,15 +128,17 @@ def write_history(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 # The networks
 
 
-def export(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors in half precision as safetensors, ``about`` as JSON in the header's entry ``foundling``.
+def export(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], half: bool = True) -> None:
+    """Write tensors in half precision, or as they are, as safetensors, ``about`` as JSON in the header's entry
+    ``foundling``.
 
     The same tensors give the same bytes. Raises FoundlingError if the disk is full; an older file is then unchanged.
     """
-    halves = {
-        name: (t.half() if t.is_floating_point() else t).cpu().contiguous().clone() for name, t in tensors.items()
+    written = {
+        name: (t.half() if half and t.is_floating_point() else t).cpu().contiguous().clone()
+        for name, t in tensors.items()
     }
-    write_bytes(file, save(halves, {"foundling": json.dumps(about, sort_keys=True)}))
+    write_bytes(file, save(written, {"foundling": json.dumps(about, sort_keys=True)}))
 
 
 def is_exported(file: Path, settings: Steps, steps: int, images: str) -> bool:

@@ -129,6 +129,7 @@ def find_gradient(run: Run, batch: list[Any], step: int) -> tuple[list[str], Ten
     be logged, the means over the parts, the values on the device.
     """
     settings, logged = run.settings, []
+    run.task.begin_step(step)
     for number, part in enumerate(batch):
         last = number == len(batch) - 1
         with nullcontext() if last else run.accelerator.no_sync(run.model):

@@ -32,16 +32,20 @@ class Images(Protocol):
 class Task(nn.Module):
     """Networks and a loss. The loop draws a batch and then calls, in this order and once a step::
 
+        task.begin_step(step)                       # its number, from 0
         views = task.make_views(batch, generator)   # no gradient; may run ahead of the step
         parts = task(views)                         # through DistributedDataParallel, mixed precision
         parts["loss"].backward()
         optimiser.step()                            # unless parts["skipped"] is there and not 0
         task.after_step(step)                       # likewise
 
-    Where the settings say ``accumulate`` = n, the first three are called n times, each on an nth of the batch, and the
+    Where the settings say ``accumulate`` = n, the next three are called n times, each on an nth of the batch, and the
     gradients are averaged. PyTorch's own random numbers are seeded anew at every step. ``state_dict()`` holds all that
     a resumed run needs of the task. Parameters without ``requires_grad`` are no business of the optimiser's.
     """
+
+    def begin_step(self, step: int) -> None:
+        """Called before the views of step number ``step`` (from 0) are made."""
 
     def make_views(self, batch: Any, generator: Generator) -> Any:
         """The networks' inputs of one step, from a batch of the training set, on its device.

@@ -1,0 +1,38 @@
+"""Images of one bright square on noise, written by tests, and settings of a run of seconds on them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from foundling.training.refinement.settings import Refinement
+from foundling.types import Sample
+
+SMALL = {"channels": [8, 8, 16, 16]}
+
+
+def settings(**changes: Any) -> Refinement:
+    """Those of a run of seconds: f is the embedded network, h a thin ResNet."""
+    given: dict[str, Any] = {
+        "discovery": {"k": 1, "centre": True}, "side": 32, "batch": 4, "boxes": 3, "phases": [{"h": 3}, {"f": 3}],
+        "network_options": SMALL, "held_out": 2, "look_every": 2, "workers": 0, "log_every": 1, "save_every": 1,
+        "refine_rate": 1e-4,
+    }  # fmt: skip
+    return Refinement(**(given | changes))
+
+
+def write_squares(folder: Path, count: int = 12) -> list[Sample]:
+    """Images of 40×48 or 48×40 pixels in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        height, width = (40, 48) if seed % 2 else (48, 40)
+        pixels = rng.integers(0, 100, (height, width, 3), dtype=np.uint8)
+        y, x = rng.integers(0, 20, 2)
+        pixels[y : y + 18, x : x + 18, seed % 3] = 250
+        path = folder / f"{seed}.png"
+        Image.fromarray(pixels).save(path)
+        samples.append(Sample(path.name, path, seed))
+    return samples
