@@ -1,13 +1,14 @@
 """Training of h and then of f: what moves when, that it learns and goes on, and what is done about what goes wrong."""
 
 import copy
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from plain_squares import settings, write_squares
+from plain_squares import refine_in_a_group, settings, write_squares
 from torch import Generator, Tensor
 
 from foundling.errors import DataMissing, ParameterError, TrainingError, WeightsError
@@ -66,7 +67,7 @@ def test_each_phase_moves_its_network_and_h_is_frozen_but_differentiable() -> No
     views = torch.randn(4, 3, 32, 32, generator=Generator().manual_seed(0))
     for step, (network, training_h) in enumerate([("head", True), ("source", False), ("head", True)]):
         task.begin_step(step)
-        assert task.head.training is training_h and not task.source.training
+        assert task.head.training is training_h and task.source.training is not training_h
         before = copy.deepcopy(task.state_dict())
         parts = task(views)
         parts["loss"].backward()
@@ -171,6 +172,21 @@ def test_a_run_that_was_stopped_goes_on_to_the_last_bit(samples: list[Sample], t
 def test_parts_of_a_batch_and_frozen_boxes_train_too(samples: list[Sample], tmp_path: Path) -> None:
     out = run(samples, tmp_path / "a", accumulate=2, targets="frozen", layout="grid", regulariser=0.0, precision="bf16")
     assert out.finished and all(row["regulariser"] == 0 for row in out.history)
+
+
+@pytest.mark.slow  # two processes start
+def test_two_processes_move_one_network_a_phase_though_one_finds_nothing(tmp_path: Path) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    torch.multiprocessing.start_processes(refine_in_a_group, (2, port, tmp_path), nprocs=2, start_method="spawn")
+    parts = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert parts[0]["losses"] == parts[1]["losses"] and all(0 < loss < 99 for loss in parts[0]["losses"])
+    state = parts[0]["state"]
+    trained = [name for name in state if "num_batches_tracked" not in name]
+    assert all(torch.equal(state[name], parts[1]["state"][name]) for name in trained)
+    qkv = "network.blocks.3.attn.qkv.weight"
+    assert not torch.equal(state[f"source.{qkv}"], state[f"frozen.{qkv}"])
 
 
 # What goes wrong

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from foundling.backbones import load_backbone
-from foundling.discovery import discover_images
+from foundling.discovery.stream import Found, discover_images
 from foundling.training.checkpoints import beside
 from foundling.training.loop import Outcome
 from foundling.training.reading import open_images
@@ -111,6 +111,29 @@ def chosen(those: Sequence[State]) -> State:
     return max(known, key=lambda state: (state.agreement, state.step)) if known else those[-1]
 
 
+def found_by(
+    settings: Refinement,
+    weights: str | Path,
+    samples: Sequence[Sample],
+    folder: Path | None = None,
+    *,
+    device: Any = None,
+    **options: Any,
+) -> Found:
+    """All that is discovered in images, at their own size, through f with ``weights``, under the label of the method.
+
+    ``weights`` are the file of a run or a state, or ``settings.weights`` for f as it was. Results are kept in
+    ``folder``, if given, and used again; ``options`` are those of :func:`foundling.discovery.discover_images`, of which
+    a segmenter takes none.
+    """
+    if settings.method == "segmenter":
+        from foundling.training.refinement.segmenter import found_by_segmenter
+
+        return found_by_segmenter(settings, weights, samples, device=device, out=folder)
+    network = load_backbone(settings.backbone, weights, device, seed=settings.seed)
+    return discover_images(network, samples, {settings.method: settings.discovery}, out=folder, **options)
+
+
 def boxes_of(
     settings: Refinement,
     weights: str | Path,
@@ -121,23 +144,11 @@ def boxes_of(
     failures: list[Failure] | None = None,
     **options: Any,
 ) -> Boxes:
-    """The box that is discovered in each image, at its own size, through f with ``weights``; pixels, nan where failed.
-
-    ``weights`` are the file of a run or a state, or ``settings.weights`` for f as it was. Boxes of LOST and TokenCut
-    are kept in ``folder``, if given, and used again; ``options`` are those of
-    :func:`foundling.discovery.discover_images`.
-    """
-    if settings.method == "segmenter":
-        from foundling.training.refinement.segmenter import segmenter_boxes
-
-        file = None if str(weights) == settings.weights else Path(weights)
-        return segmenter_boxes(settings, file, samples, device=device, failures=failures)
-    network = load_backbone(settings.backbone, weights, device, seed=settings.seed)
-    name: str = settings.method
-    found = discover_images(network, samples, {name: settings.discovery}, out=folder, **options)
+    """The box that is discovered in each image, in pixels, nan where it failed; as :func:`found_by`."""
+    found = found_by(settings, weights, samples, folder, device=device, **options)
     if failures is not None:
         failures += found.failures
-    return found.boxes[name]
+    return found.boxes[settings.method]
 
 
 def boxes_of_h(

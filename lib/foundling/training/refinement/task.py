@@ -85,9 +85,9 @@ class RefinementTask(Task):
         self.moved: str | None = None  # h or f; until the first step it is not known which
 
     def train(self, mode: bool = True) -> "RefinementTask":
-        """h has batch statistics in phase h alone; f has none."""
+        """h has batch statistics in phase h alone, f (the head of a segmenter; a ViT has none) in phase f."""
         super().train(mode)
-        self.source.eval()
+        self.source.train(mode and self.moved == "f")
         self.frozen.eval()
         self.head.train(mode and self.moved == "h")
         return self
@@ -188,7 +188,7 @@ class RefinementTask(Task):
 
     def look(self, run: Run) -> Row:
         """Of the images held out, whole: see :func:`foundling.training.refinement.agreement.look_at`."""
-        with evaluating(self.head):
+        with evaluating(self.head), evaluating(self.source):
             return look_at(self.source, self.frozen, self.head, self._held_views(run))
 
     def _held_views(self, run: Run) -> Iterator[Views]:
