@@ -95,6 +95,9 @@ def _look(
     with torch.inference_mode():
         logits = segmenter.network(normalise(images, segmenter.mean, segmenter.std))
         labels = decide(logits, segmenter.settings.object_first).byte().cpu().numpy()
+        if segmenter.settings.whole_objects:
+            shares = logits[:, 1:].softmax(1).cpu().numpy()
+            labels = np.stack([one_name(*both) for both in zip(labels, shares, strict=True)])
     for item, small in zip(batch, labels, strict=True):
         height, width = item.original
         found = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -111,6 +114,19 @@ def decide(logits: Float[Tensor, "image class h w"], object_first: bool) -> Int[
         return logits.argmax(1)
     clusters = logits[:, 1:]
     return torch.where(clusters.logsumexp(1) > logits[:, 0], clusters.argmax(1) + 1, 0)
+
+
+def one_name(
+    labels: UInt8[np.ndarray, "height width"], shares: Float[np.ndarray, "cluster height width"]
+) -> UInt8[np.ndarray, "height width"]:
+    """The label map with one cluster in each connected region of objects: that with the largest sum of ``shares``, each
+    cluster's among all clusters at every pixel, the first of equals."""
+    count, regions = cv2.connectedComponents((labels > 0).astype(np.uint8))
+    found = labels.copy()
+    for region in range(1, count):
+        inside = regions == region
+        found[inside] = shares[:, inside].sum(axis=1).argmax() + 1
+    return found
 
 
 def segment_to_files(

@@ -52,11 +52,21 @@ class Semantic(Steps):
         description="in use, a pixel is of an object where all clusters together outweigh the background, and then of "
         "the likeliest; without it each cluster is weighed alone; the paper's: no",
     )
+    whole_objects: bool = Field(
+        False,
+        description="in use, all of a connected region of objects is of one cluster, the likeliest over all of it; the "
+        "paper's: no",
+    )
     min_area: float = Field(0.5, gt=0, description="smallest area of a crop, of the image's; the paper's: 0.5, 0.2")
     max_area: float = Field(
         1.0,
         gt=0,
         description="largest area of a crop; what is not inside the image is drawn again; the paper's: 2, 1",
+    )
+    remember: bool = Field(
+        False,
+        description="whole images, no crops: what the encoder says of them is computed once and kept in memory; only "
+        "for a vit with backbone_rate 0 and detail 0; the paper's: no",
     )
     keep_empty: bool = Field(
         False,
@@ -90,6 +100,15 @@ class Semantic(Steps):
             raise ValueError(f"min_area = {self.min_area} must be at most max_area = {self.max_area}")
         if self.min_area > 1:
             raise ValueError(f"min_area = {self.min_area}: a crop inside the image has an area of 1 at most")
+        return self
+
+    @model_validator(mode="after")
+    def _remembered(self) -> "Semantic":
+        if self.remember and (self.network != "vit" or self.backbone_rate or self.detail):
+            raise ValueError(
+                f"remember goes with network = vit, backbone_rate = 0 and detail = 0, not with {self.network}, "
+                f"{self.backbone_rate} and {self.detail}: what is computed once must not change"
+            )
         return self
 
     @model_validator(mode="after")
