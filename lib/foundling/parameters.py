@@ -312,14 +312,14 @@ def _wrong_segmentation(parameters: SegmenterTraining) -> list[str]:
     from foundling.backbones import BACKBONES
     from foundling.discovery import resolve_method
 
-    measured = parameters.measured_instances()
-    wrong = [
-        *_wrong_parts("train_on", parameters.parts(), "; [] trains on what is measured"),
-        *_wrong_parts("later_on", parameters.later_parts()),
-        *_wrong_parts("instance_train_on", parameters.instance_parts(), "; [] trains on what is measured"),
-        *_wrong_parts("instance_part", [measured] if measured else []),
-        *_wrong_parts("further", [(dataset, split) for dataset, split, _ in parameters.further_parts()]),
-    ]
+    wrong = _wrong_parts("further", [(dataset, split) for dataset, split, _ in parameters.further_parts()])
+    if parameters.semantic:
+        wrong += _wrong_parts("train_on", parameters.parts(), "; [] trains on what is measured")
+        wrong += _wrong_parts("later_on", parameters.later_parts())
+    if parameters.instances:
+        measured = parameters.measured_instances()
+        wrong += _wrong_parts("instance_train_on", parameters.instance_parts(), "; [] trains on what is measured")
+        wrong += _wrong_parts("instance_part", [measured] if measured else [])
     for settings in parameters.runs():
         if settings.weights not in (*BACKBONES, "random", *parameters.files()):
             wrong.append(

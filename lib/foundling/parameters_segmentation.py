@@ -37,7 +37,7 @@ class SegmenterTraining(Parameters):
     )
 
     semantic: list[dict[str, Any]] = Field(
-        [{"settings": "scenes_semantic"}, {"settings": "scenes_semantic", "keep_empty": True}],
+        [{"settings": "scenes_semantic"}, {"settings": "scenes_semantic_2"}],
         description="a round of self-training each: {'settings': file in studies/training, what differs from it}; "
         "empty: none",
     )
@@ -62,6 +62,13 @@ class SegmenterTraining(Parameters):
     clusters: int = Field(0, ge=0, le=254, description="number of clusters; 0: of categories")
     neighbours: int = Field(30, ge=2, description="of each object in the graph of spectral clustering")
     share: float = Field(0.8, gt=0, le=1, description="of a cluster that is its core, and taught; above 0, 1 keeps all")
+    regroup: bool = Field(
+        True,
+        description="before a later round, the objects of the predictions are clustered anew; the paper's: false",
+    )
+    reach: int = Field(
+        12, ge=0, le=200, description="with regroup, pixels by which their borders may move to edges (GrabCut); 0: none"
+    )
     ablation: bool = Field(True, description="COMUS' Table 5: also k-means, and round 1 without the filter")
 
     instances: dict[str, Any] = Field(

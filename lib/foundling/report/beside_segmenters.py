@@ -143,6 +143,8 @@ def _is_salient(p: Any) -> bool:
 
 def _is_self_trained(p: Any) -> bool:
     recipes, first, later = ROUNDS[p.dataset, p.split]
+    if p.regroup and len(recipes) > 1:
+        return False
     limits = (p.train_limit, p.later_limit if p.later_on else 0)
     if (p.train_on, p.later_on, *limits) != (first, later, 0, 0) or len(p.semantic) != len(recipes):
         return False
