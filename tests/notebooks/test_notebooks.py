@@ -41,7 +41,7 @@ TINY_DETECTORS = {
     "od": TINY_DETECTOR, "gallery": 4,
 }  # fmt: skip
 TINY_SEMANTIC = {
-    "steps": 6, "batch": 4, "warmup": 1, "channels": 8, "detail": 4, "side": 48, "test_side": 96, "workers": 0,
+    "settings": "scenes_semantic", "steps": 30, "batch": 4, "warmup": 1, "channels": 16, "side": 96, "test_side": 96,
 }  # fmt: skip
 TINY_SOLO = {
     "steps": 6, "batch": 4, "warmup": 1, "channels": 16, "width": 16, "depth": 1, "mask_width": 16, "kernel": 16,
@@ -229,7 +229,7 @@ def test_segmenter_training(tmp_path):  # 60 s
     runs = {
         f"{kind}_seed{s}" for kind in ("iteration1", "iteration2", "iteration1_unfiltered", "instances") for s in (0, 1)
     }
-    assert set(provenance["weights"]) == {"scenes_odin", *runs}
+    assert set(provenance["weights"]) == {"scenes_odin", "scenes_mae", *runs}
     assert len(list((tmp_path / "label_maps" / "iteration2_seed1").glob("*.png"))) == 12
     assert json.loads((tmp_path / "results" / "proposals.json").read_text())
     assert {path.stem for path in (tmp_path / "results").glob("instances_seed?.json")} == {
