@@ -23,6 +23,7 @@ FOUR = "04_clustering"
         ({"seeds": [1, 1]}, "seeds is [1, 1]: give each once"),
         ({"share": 0.0}, "share = 0.0, of type float, is not legal"),
         ({"clusters": 255}, "clusters = 255, of type int, is not legal"),
+        ({"describer": 3}, "describer = 3, of type int, is not legal"),
         ({"descriptor": "colour"}, "descriptor = 'colour', of type str, is not legal: it should be 'cls', 'mean' or"),
         ({"classes": 5}, "classes goes with the dataset 'imagenet', not with 'scenes'"),
         ({"region": "box"}, "background is 'mean' with region 'box'"),
@@ -38,11 +39,12 @@ def test_what_is_wrong_is_named(values, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"saliency": {"lost": {"k": 0.5}}}, "saliency.lost: k = 0.5"),
-        ({"saliency": {"lost": {"source": "basnet"}}}, "saliency.lost: unknown method 'basnet'"),
-        ({"backbone": "dino_resnet50", "saliency": {"lost": {}}, "descriptor": "cls"}, "descriptor reads cls, which"),
+        ({"saliency": {"lost": {"k": 0.5}}, "source": "lost"}, "saliency.lost: k = 0.5"),
+        ({"saliency": {"lost": {"source": "basnet"}}, "source": "lost"}, "saliency.lost: unknown method 'basnet'"),
+        ({"descriptor": "cls"}, "descriptor reads cls, which the backbone 'scenes_objects' does not have"),
+        ({"describer": "nobody"}, "describer: unknown backbone 'nobody'"),
         (
-            {"backbone": "dino_resnet50", "saliency": {"lost": {"facet": "queries"}}},
+            {"backbone": "dino_resnet50", "saliency": {"lost": {"facet": "queries"}}, "source": "lost"},
             "saliency.lost reads queries, which",
         ),
     ],

@@ -76,9 +76,13 @@ def embedded_weights(parameters: Parameters) -> dict[str, str]:
     from foundling.backbones import BACKBONES
 
     used = {name for name, weights in parameters.networks() if weights == "pretrained"}
-    return {
-        name: str(BACKBONES[name].sha256) for name in sorted(used) if name in BACKBONES and BACKBONES[name].embedded
-    }
+    known = dict(BACKBONES)
+    if isinstance(parameters, Clustering):
+        from foundling.saliency import NETWORKS
+
+        known |= NETWORKS
+        used |= {parameters.saliency_weights(label) for label in parameters.saliency_networks()}
+    return {name: str(known[name].sha256) for name in sorted(used) if name in known and known[name].embedded}
 
 
 def _missing_data(parameters: Parameters) -> list[Need]:

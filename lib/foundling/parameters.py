@@ -281,16 +281,18 @@ def _wrong_clustering(parameters: Clustering) -> list[str]:
     wrong = [line for label in sources for line in _wrong_settings(label, sources[label], "saliency")]
     if wrong or parameters.backbone not in BACKBONES:
         return wrong
-    facets = (*BACKBONES[parameters.backbone].facets, "images")
-    read = {"descriptor": ["cls"] if parameters.descriptor == "cls" else [parameters.facet]}
+    describer = split_backbone(parameters.describer)[0] if parameters.describer else parameters.backbone
+    if describer not in BACKBONES:
+        return [f"describer: unknown backbone {describer!r}{suggest(describer, BACKBONES)}"]
+    read = {"descriptor": (describer, ["cls"] if parameters.descriptor == "cls" else [parameters.facet])}
     for label in sources:
         method, settings = resolve_method(label, sources[label])
-        read[f"saliency.{label}"] = list(method.facets(**settings))
+        read[f"saliency.{label}"] = (parameters.backbone, list(method.facets(**settings)))
     return [
-        f"{name} reads {', '.join(lacking)}, which the backbone {parameters.backbone!r} does not have (it has "
-        f"{', '.join(facets[:-1])}): give other settings"
-        for name, wanted in read.items()
-        if (lacking := [facet for facet in wanted if facet not in facets])
+        f"{name} reads {', '.join(lacking)}, which the backbone {network!r} does not have (it has "
+        f"{', '.join(BACKBONES[network].facets)}): give other settings"
+        for name, (network, wanted) in read.items()
+        if (lacking := [facet for facet in wanted if facet not in (*BACKBONES[network].facets, "images")])
     ]
 
 

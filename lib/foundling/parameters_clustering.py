@@ -6,17 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from foundling.parameters_base import LABEL, Parameters
+from foundling.parameters_base import LABEL, Parameters, split_backbone
 from foundling.paths import ROOT
 
-# Label -> source and its settings; those of LOST, TokenCut and DINO-seg are notebook 02's. LOST's masks covered most of
-# the objects of 240 scenes of single_train (IoU 45 %; TokenCut 31, the cut in two 28, DINO-seg 13).
+# Label -> source and its settings; those of LOST, TokenCut and DINO-seg are notebook 02's. Of these, LOST's masks
+# covered most of the objects of 240 scenes of single_train (IoU 45 %; TokenCut 31, the cut in two 28, DINO-seg 13): the
+# embedded network was trained on them.
 SALIENCY: dict[str, dict[str, Any]] = {
     "spectral": {"source": "spectral", "facet": "keys"},
     "dino_seg": {"source": "dino_seg", "head": 2, "rule": "largest"},
     "lost": {"source": "lost", "k": 1, "facet": "keys", "centre": True},
     "tokencut": {"source": "tokencut", "tau": 0.4, "facet": "keys"},
     "centre_box": {"source": "centre_box"},
+    "network": {"source": "network", "weights": "scenes_saliency"},
 }
 NETWORK = "network"
 Number = Annotated[int, Field(ge=1, le=254)]  # of clusters: what a label map of 8 bits holds beside 0 and 255
@@ -35,20 +37,23 @@ class Clustering(Parameters):
     saliency_network: str = Field(
         "", description="checkpoint of sources 'network' without weights of their own, or its name"
     )
-    source: str = Field("lost", description="label, among saliency, whose masks become objects")
+    source: str = Field("network", description="label, among saliency, whose masks become objects")
     region: Literal["mask", "box"] = Field("mask", description="an object is the salient mask, or the box around it")
     least_labelled: int = Field(
         0, ge=0, description="pixels annotated in an image from which it takes part; COMUS on COCO: 1000"
     )
     min_area: int = Field(400, ge=0, description="pixels above which a mask is an object")
+    describer: str = Field(
+        "scenes_objects", description="network that describes objects, as in compare_backbones; empty: backbone"
+    )
     recipe: Literal["comus", "lost"] = Field("comus", description="how an object is cut out: comus or lost")
     descriptor: Literal["cls", "mean", "texture"] = Field(
-        "texture", description="of a crop: cls (the papers), mean or texture of its patches"
+        "mean", description="of a crop: cls (the papers), mean or texture of its patches"
     )
     side: int = Field(64, ge=16, le=1024, description="pixels of a crop's side, 16 to 1024")
     facet: Literal["keys", "queries", "values", "tokens"] = Field("tokens", description="of patches: mean and texture")
     block: int = Field(-1, description="block whose features are read, -1 is the last")
-    colour: bool = Field(False, description="crops in colour; false: in grey")
+    colour: bool = Field(True, description="crops in colour; false: in grey")
     background: Literal["keep", "mean"] = Field("mean", description="around the mask: keep it, or paint it over")
     clusters: int = Field(0, ge=0, le=254, description="number of clusters; 0: of categories, or as suggested")
     over_clusters: list[Number] = Field([24], description="further numbers of clusters, for majority voting")
@@ -84,6 +89,11 @@ class Clustering(Parameters):
         if self.background == "mean" and self.region == "box":
             raise ValueError("background is 'mean' with region 'box': without a mask there is nothing to paint over")
         return self
+
+    def networks(self) -> list[tuple[str, str]]:
+        """Those of the run, and the network that describes objects."""
+        own = [split_backbone(self.describer)] if self.describer else []
+        return [*super().networks(), *own]
 
     def saliency_networks(self) -> list[str]:
         """The labels of the sources that are saliency networks."""

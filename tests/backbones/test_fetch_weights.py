@@ -203,6 +203,12 @@ def test_embedded_weights_need_no_network(name: str) -> None:
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in backbone.network.parameters())
 
 
+def test_embedded_weights_of_objects_need_no_network() -> None:
+    backbone = load_backbone("scenes_objects", device="cpu")
+    assert (backbone.patch_size, backbone.channels, backbone.family) == (32, 224, "cnn")
+    assert (paths.EMBEDDED_WEIGHTS / "scenes_objects.safetensors").stat().st_size < 3e6
+
+
 def test_embedded_weights_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(paths, "EMBEDDED_WEIGHTS", tmp_path)
     with pytest.raises(WeightsError, match=r"scenes_odin\.safetensors is missing from the package"):

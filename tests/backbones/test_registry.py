@@ -15,7 +15,7 @@ TIMM = [name for name, entry in BACKBONES.items() if entry.timm is not None]
 
 def test_the_backbones_of_the_five_papers_are_there() -> None:
     assert set(BACKBONES) == {
-        *("scenes_odin", "scenes_mae"),
+        *("scenes_odin", "scenes_mae", "scenes_objects"),
         *("dino_vits16", "dino_vits8", "dino_vits8_300ep", "dino_vitb16", "dino_vitb8", "dino_resnet50"),
         *("deit_vits16", "supervised_resnet50", "supervised_vgg16", "mae_vitb16", "mocov3_vits16", "mocov3_vitb16"),
         *("msn_vitb16", "selfpatch_vits16", "densecl_resnet101"),
@@ -50,7 +50,7 @@ def test_the_network_is_the_one_named(name: str) -> None:
     has_cls = getattr(network, "cls_token", None) is not None
     assert ("attention" in entry.facets, "cls" in entry.facets) == (has_cls, has_cls)
     if entry.family == "cnn":
-        assert entry.patch_size == 16
+        assert entry.patch_size == (32 if entry.embedded else 16)
         return
     width, heads = WIDTHS["tiny" if entry.embedded else "small" if "vits" in name else "base"]
     assert network.embed_dim == width
@@ -68,6 +68,12 @@ def test_cnn_stride_and_width(name: str) -> None:
         maps = network(torch.zeros(1, 3, 64, 96))
     assert maps.shape == (1, 512 if "vgg" in name else 2048, 4, 6)
     assert isinstance(list(network.modules())[-1], torch.nn.ReLU)
+
+
+def test_the_network_of_objects_sees_a_crop_as_four_cells() -> None:
+    with torch.device("meta"):
+        maps = build_network(BACKBONES["scenes_objects"])(torch.zeros(1, 3, 64, 64))
+    assert maps.shape == (1, 224, 2, 2)
 
 
 def test_unknown_name() -> None:

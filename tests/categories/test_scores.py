@@ -153,3 +153,4 @@ def test_networks_are_asked_for_what_they_have():
     assert description_of("dino_vits16") == {}
     assert description_of("scenes_odin")["descriptor"] == "texture"
     assert description_of("dino_resnet50") == {"descriptor": "mean"}
+    assert description_of("scenes_objects") == {"descriptor": "mean", "side": 64, "background": "mean"}

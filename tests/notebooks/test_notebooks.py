@@ -158,11 +158,11 @@ def test_clustering(tmp_path):  # 25 s
     assert 0 < metrics["classes.iou20"] <= metrics["classes.iou0"] <= 13
     gain = metrics["miou.pseudo_masks.seeds"] - metrics["miou.pseudo_masks_random.seeds"]
     assert metrics["difference.random"] == pytest.approx(gain)
-    for name in ("spectral", "dino_seg", "lost", "tokencut", "centre_box"):
+    for name in ("spectral", "dino_seg", "lost", "tokencut", "centre_box", "network"):
         assert 0 <= metrics[f"saliency.{name}"] <= 100
     maps = sorted((tmp_path / "pseudo_masks").glob("*.png"))
     assert len(maps) == 14
-    assert set(provenance["weights"]) == {"scenes_odin", "scenes_odin:random"}
+    assert set(provenance["weights"]) == {"scenes_odin", "scenes_objects", "scenes_objects:random"}
     notebook = (tmp_path / "notebook.html").read_text(encoding="utf-8")
     assert "fl-map" in notebook and notebook.count("data:image/jpeg;base64,") == metrics["objects"]
 

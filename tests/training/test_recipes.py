@@ -3,14 +3,18 @@
 import pytest
 
 from foundling.errors import ParameterError
+from foundling.training.contrast_settings import ContrastOnSources
 from foundling.training.detection.settings import Detector
 from foundling.training.instance.settings import SEGMENTERS
 from foundling.training.recipes import RECIPES, recipe, recipe_names
 from foundling.training.refinement.settings import Refinement
+from foundling.training.saliency_settings import SaliencyOnSources
 from foundling.training.semantic.settings import Semantic
 from foundling.training.settings import OBJECTIVES
 
-EVERY = {**OBJECTIVES, "detector": Detector, "semantic": Semantic, "refinement": Refinement, **SEGMENTERS}
+MASKS = {"saliency": SaliencyOnSources, "contrast": ContrastOnSources}
+SINGLE = {"detector": Detector, "semantic": Semantic, "refinement": Refinement}
+EVERY = {**OBJECTIVES, **SINGLE, **SEGMENTERS, **MASKS}
 
 
 @pytest.mark.parametrize("name", recipe_names())

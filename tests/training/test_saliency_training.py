@@ -12,14 +12,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foundling import cli
+from foundling.backbones import load_backbone
 from foundling.discovery.export import encode_mask
 from foundling.errors import ImageError, ParameterError, TrainingError, WeightsError
-from foundling.saliency import SaliencyMasks, load_saliency_network, predict_masks
+from foundling.saliency import SaliencyMasks, load_saliency_network, predict_masks, saliency_masks
 from foundling.saliency.segmenter import load_segmenter
 from foundling.saliency.segments import discover_segments
 from foundling.saliency.sources import masks_of
 from foundling.training import saliency as training
-from foundling.training.saliency import MaskedImages, train_saliency, views
+from foundling.training.reading import open_images
+from foundling.training.saliency import MaskedImages, find_masks, train_saliency, views
 from foundling.training.saliency_loss import saliency_loss, soft_iou, structural_similarity
 from foundling.training.saliency_settings import Saliency, SaliencyOnSources, Segmentation, SegmentationOnSources
 from foundling.training.settings import settings_from
@@ -176,6 +178,39 @@ def test_it_learns_what_its_masks_show(scenes: tuple[list[Sample], SaliencyMasks
     assert [int(row["step"]) for row in rows] == [10, 20, 24]
 
 
+def test_a_small_network_learns_it_too(scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path) -> None:
+    samples, found = scenes
+    told = settings(network="unet", loss="bce", colour=1.0, steps=30, width=4, side=48, crop=32, learning_rate=1e-2)
+    outcome = train_saliency(samples, found, told, tmp_path / "run", progress=False)
+    assert outcome.history[-1]["loss"] < 0.85 * outcome.history[0]["loss"]
+    network = load_saliency_network(outcome.file)
+    assert (network.side, network.network.width) == (48, 4)
+    seen = predict_masks(network, samples, progress=False)
+    shared = sum((seen.mask(i) & found.mask(i)).sum() for i in range(12))
+    assert shared / sum((seen.mask(i) | found.mask(i)).sum() for i in range(12)) > 0.5
+
+
+def test_of_sources_that_agree_one_may_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own masks, where the others' are much the same; nothing elsewhere."""
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path / "data"))
+    sources: dict[str, dict[str, Any]] = {"centre_box": {}, "lost": {"k": 1, "facet": "keys"}}
+    told = {"images": 12, "batch": 2, "scene_side": 96, "sources": sources, "least": 0.3}
+    samples = open_images(SaliencyOnSources(**told))
+    found = {
+        taken: find_masks(
+            SaliencyOnSources(**told, taken=taken), samples, tmp_path / "masks", torch.device("cpu"), False
+        )
+        for taken in ("", "lost", "centre_box")
+    }
+    own = saliency_masks(sources, samples, load_backbone("scenes_odin", device="cpu"), progress=False)
+    there = [mask is not None for mask in found[""].masks]
+    assert 0 < sum(there) < 12
+    for taken in ("lost", "centre_box"):
+        masks = zip(own[taken].masks, there, strict=True)
+        assert found[taken].masks == tuple(mask if agreed else None for mask, agreed in masks)
+        assert found[taken].source.startswith(f"{taken}, where ")
+
+
 def test_a_head_learns_the_same_on_a_network_that_stays(
     scenes: tuple[list[Sample], SaliencyMasks], tmp_path: Path
 ) -> None:
@@ -286,8 +321,12 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="crop = 64 must be at most side = 32"):
         Saliency(side=32, crop=64)
-    with pytest.raises(ValueError, match="multiple of 32"):
+    with pytest.raises(ValueError, match="multiple of 16"):
         Saliency(side=100)
+    with pytest.raises(ValueError, match="side = 112 must be a multiple of 32, for basnet"):
+        Saliency(side=112)
+    with pytest.raises(ValueError, match="taken = 'a' is no label of sources: choose one of lost, tokencut"):
+        SaliencyOnSources(taken="a")
     with pytest.raises(ValueError, match="warmup = 10 must be less than steps = 5"):
         Saliency(steps=5, warmup=10)
     with pytest.raises(ValueError, match="batch = 8 is more than images = 5"):

@@ -15,7 +15,7 @@ def build_network(entry: Entry, seed: int = 0) -> nn.Module:
     """The network of ``entry`` in evaluation mode, its parameters drawn from ``seed`` and frozen."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _trunk(entry.architecture) if entry.family == "cnn" else _transformer(entry)
+        network = _trunk(entry) if entry.family == "cnn" else _transformer(entry)
     return network.eval().requires_grad_(False)
 
 
@@ -23,13 +23,18 @@ def _transformer(entry: Entry) -> nn.Module:
     return timm.create_model(entry.architecture, pretrained=False, num_classes=0, **entry.options)
 
 
-def _trunk(architecture: str) -> nn.Module:
-    """A convolutional network up to its last stage: ``layer4`` of a ResNet, the last ReLU of a VGG (LOST, networks)."""
+def _trunk(entry: Entry) -> nn.Module:
+    """A convolutional network up to its last stage: ``layer4`` of a ResNet, the last ReLU of a VGG (LOST, networks).
+
+    Those with ``options`` are timm's.
+    """
+    if entry.options:
+        return timm.create_model(entry.architecture, pretrained=False, num_classes=0, global_pool="", **entry.options)
     trunk = nn.Sequential()
-    if architecture.startswith("vgg"):
-        trunk.add_module("features", torchvision.models.get_model(architecture, weights=None).features[:-1])
+    if entry.architecture.startswith("vgg"):
+        trunk.add_module("features", torchvision.models.get_model(entry.architecture, weights=None).features[:-1])
         return trunk
-    network = torchvision.models.get_model(architecture, weights=None, replace_stride_with_dilation=_DILATION)
+    network = torchvision.models.get_model(entry.architecture, weights=None, replace_stride_with_dilation=_DILATION)
     for name in _RESNET_TRUNK:
         trunk.add_module(name, getattr(network, name))
     return trunk

@@ -23,10 +23,10 @@ _TORCHVISION = "https://download.pytorch.org/models"
 class Entry:
     """One backbone of the registry.
 
-    ``architecture`` is a timm model (with ``options`` passed to ``timm.create_model``) or, for ``family="cnn"``, the
-    name of a torchvision model. ``file`` is the file name under which the weights are looked for in the weights folder;
-    ``url`` is where the authors publish it, ``timm`` the tag of the same weights on the Hugging Face hub and ``page``
-    where a person gets it by hand.
+    ``architecture`` is a timm model (with ``options`` passed to ``timm.create_model``) or, for ``family="cnn"`` without
+    options, the name of a torchvision model. ``file`` is the file name under which the weights are looked for in the
+    weights folder; ``url`` is where the authors publish it, ``timm`` the tag of the same weights on the Hugging Face
+    hub and ``page`` where a person gets it by hand.
     ``wrappers`` are the keys under which the checkpoint nests the network that is wanted, best first; ``dropped`` are
     the prefixes of its parameters that are no part of the backbone; ``remap`` names one of the functions of
     :mod:`foundling.backbones.remap`; ``sha256`` is what the SHA-256 of ``file`` starts with, where its authors say so.
@@ -94,6 +94,19 @@ _ENTRIES = (
         "scenes_mae",
         "26a2ebdbf498104c8a8a11bc38a35d0957b09b217dd07483604eb73b9291fa6a",
         "A masked autoencoder, to compare with. ",
+    ),
+    Entry(
+        "scenes_objects",
+        "resnet10t",
+        "scenes_objects.safetensors",
+        "mit",
+        32,
+        family="cnn",
+        options={"channels": [28, 56, 112, 224]},
+        embedded=True,
+        sha256="8f26dd96cd45048be48fdd5ca315c9a78a69ebfae31c8c2600ce633deab1e755",
+        notes="Describes crops of objects whose background is painted over. Trained by this project on its own "
+        "synthetic scenes; comes with the package.",
     ),
     _dino("dino_vits16", "vit_small_patch16_224", "dino_deitsmall16_pretrain", 16, "vit_small_patch16_224.dino"),
     _dino(

@@ -17,11 +17,12 @@ def description_of(backbone: str) -> dict[str, Any]:
 
     Its arguments, and an empty dict for those of COMUS, its defaults. The embedded networks, whose CLS token was never
     trained, take the texture of small grey crops (measured: see :mod:`foundling.categories.describe`), and networks
-    without a CLS token the mean of their patches.
+    without a CLS token the mean of their patches; the embedded one for objects was trained on small painted crops.
     """
+    embedded = BACKBONES[backbone].embedded
     if "cls" not in BACKBONES[backbone].facets:
-        return {"descriptor": "mean"}
-    if not BACKBONES[backbone].embedded:
+        return {"descriptor": "mean", **({"side": 64, "background": "mean"} if embedded else {})}
+    if not embedded:
         return {}
     return {"descriptor": "texture", "side": 64, "colour": False, "background": "mean"}
 

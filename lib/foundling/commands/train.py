@@ -1,16 +1,19 @@
 """train a network without labels
 
 Reads settings from a YAML file (objective, network, images, steps, …; what is left out has its default). Objectives
-odin, dino and mae train a backbone; saliency trains BASNet on the masks of the sources that the file names, segmenter a
-head on a backbone that stays as it is; semantic trains one for classes on a folder of label maps, or on what another
-predicts; detector trains one on boxes, such as `foundling discover` found in your photos (--set labels=found --set
-root=photos); solo and mask_rcnn train an instance segmenter on masks, such as `foundling propose` wrote (likewise);
-refinement trains a detector on the features of a backbone, and the backbone through it. Writes:
+odin, dino and mae train a backbone; saliency trains a saliency network on the masks of the sources that the file names,
+segmenter a head on a backbone that stays as it is, contrast a network that tells the objects in such masks apart;
+semantic trains a segmenter for classes on a folder of label maps, or on what another predicts; detector trains one on
+boxes, such as `foundling discover` found in your photos (--set labels=found --set root=photos); solo and mask_rcnn
+train an instance segmenter on masks, such as `foundling propose` wrote (likewise); refinement trains a detector on the
+features of a backbone, and the backbone through it.
+
+Writes:
 
   RUN.safetensors         the backbone in half precision, under timm's names; or another network as its objective has it
   RUN_dense.safetensors   feature pyramid and projector as well, where a pyramid was trained
   RUN_h.safetensors       of refinement: the detector
-  RUN_masks/              masks of the sources of saliency or segmenter; label maps that a segmenter predicts
+  RUN_masks/              masks of the sources of saliency, segmenter or contrast; label maps that a segmenter predicts
   RUN.state               what an interrupted run goes on from: give the same command again
   RUN.history.csv         losses, images a second, and what the features vary with (a collapsed run shows here)
 
@@ -53,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
         from foundling.training.saliency import train_on_sources
 
         outcome = train_on_sources(settings, args.out, args.minutes, cpu=args.cpu)
+    elif settings.objective == "contrast":
+        from foundling.training.contrast import train_contrast
+
+        outcome = train_contrast(settings, args.out, args.minutes, cpu=args.cpu)
     elif settings.objective == "semantic":
         from foundling.training.semantic.runs import train_on_maps
 
@@ -91,6 +98,7 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
     import yaml
 
     from foundling.studies import read_mapping
+    from foundling.training.contrast_settings import ContrastOnSources
     from foundling.training.detection_runs import DetectorOnLabels
     from foundling.training.instance.settings import RUNS
     from foundling.training.refinement.settings import RefinementOnDataset
@@ -108,6 +116,7 @@ def read_settings(file: Path, given: Sequence[str] = ()) -> Any:
         **OBJECTIVES,
         "saliency": SaliencyOnSources,
         "segmenter": SegmentationOnSources,
+        "contrast": ContrastOnSources,
         "semantic": SemanticOnMaps,
         "detector": DetectorOnLabels,
         "refinement": RefinementOnDataset,

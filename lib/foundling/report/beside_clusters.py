@@ -101,9 +101,9 @@ def _described(p: Clustering) -> tuple[Any, ...]:
 
 
 def _whole(p: Clustering, dataset: str, split: str, backbone: str) -> bool:
-    """All images of a split, as they are, by published weights."""
+    """All images of a split, as they are, and one network with published weights."""
     given = (p.dataset, p.split, p.backbone, p.weights, p.limit, p.max_side, p.precision)
-    return given == (dataset, split, backbone, "pretrained", 0, 0, "fp32")
+    return p.describer in ("", backbone) and given == (dataset, split, backbone, "pretrained", 0, 0, "fp32")
 
 
 def _name(p: Clustering) -> Any:

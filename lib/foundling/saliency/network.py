@@ -10,10 +10,11 @@ from safetensors import safe_open
 
 from foundling.backbones.checkpoint import fitted, read_state
 from foundling.backbones.registry import IMAGENET_MEAN, IMAGENET_STD, Entry
-from foundling.backbones.weights import find_weights, how_to_get
+from foundling.backbones.weights import fetch_weights, find_weights, how_to_get
 from foundling.errors import ParameterError, WeightsError
 from foundling.files import checksum
 from foundling.saliency.basnet import STRIDE, WIDTH, Basnet
+from foundling.saliency.unet import SMALLEST, STEM, Unet
 
 SIDE = 256  # pixels that images are resized to, whatever their shape (configs/dataset of COMUS)
 _STEM = "inconv.weight"  # says how wide a network is
@@ -35,6 +36,18 @@ def _published(name: str, file: str, page: str, notes: str, wrappers: tuple[str,
 
 
 NETWORKS: dict[str, Entry] = {
+    "scenes_saliency": Entry(
+        name="scenes_saliency",
+        architecture="U-Net",
+        file="scenes_saliency.safetensors",
+        licence="mit",
+        patch_size=STRIDE,
+        family="saliency",
+        dropped=(),
+        embedded=True,
+        sha256="0cc1ed7d6e5b7a71214ad4b7f66ae0729b155662637eee8ff56a29e8da5908f0",
+        notes="A small U-Net on what LOST finds in synthetic scenes; trained by this project, comes with the package.",
+    ),
     "basnet_unsupervised": _published(
         "basnet_unsupervised",
         "basnet_unsupervised.pth",
@@ -59,7 +72,7 @@ class SaliencyNetwork:
     from and ``checksum`` which they are: the first 12 hexadecimal digits of the file's SHA-256, or ``random(seed)``.
     """
 
-    network: Basnet
+    network: Basnet | Unet
     side: int
     weights: str
     checksum: str
@@ -71,14 +84,15 @@ class SaliencyNetwork:
 def load_saliency_network(
     weights: str | Path, device: str | torch.device = "cpu", seed: int = 0, width: int = WIDTH, side: int | None = None
 ) -> SaliencyNetwork:
-    """BASNet with its weights, on ``device``.
+    """BASNet, or the small U-Net, with its weights, on ``device``.
 
-    ``weights`` is a name of :data:`NETWORKS` (whose file is then expected in the weights folder), the path of a
-    checkpoint as its authors publish it or as it was trained here, or ``"random"`` (drawn from ``seed``, ``width``
-    channels: a control). ``side`` is that of the network's input, by default what the file says, or else 256.
+    ``weights`` is a name of :data:`NETWORKS` (whose file is then expected in the weights folder, unless it comes with
+    the package), the path of a checkpoint as its authors publish it or as it was trained here, or ``"random"`` (BASNet
+    drawn from ``seed``, ``width`` channels: a control). ``side`` is that of the network's input, by default what the
+    file says, or else 256.
 
     Raises :class:`WeightsError` for weights that are missing, unreadable or of another architecture, and
-    :class:`ParameterError` for a ``side`` that is no multiple of 32.
+    :class:`ParameterError` for a ``side`` that is no multiple of 32 (BASNet), or below 32.
     """
     if weights == "random":
         with torch.random.fork_rng(devices=[]):
@@ -87,19 +101,25 @@ def load_saliency_network(
         return _ready(network, SIDE if side is None else side, "random", f"random({seed})", device)
     entry, path = _file(weights)
     state = read_state(entry, path)
-    if _STEM not in state or state[_STEM].ndim != 4:
+    stem = STEM if STEM in state else _STEM
+    if stem not in state or state[stem].ndim != 4:
         raise WeightsError(
             f"{path}: no BASNet, for it has no {_STEM} (it has {', '.join(sorted(state)[:3])}, …): give a checkpoint "
-            f"of BASNet, the only saliency network known here, or one of {', '.join(NETWORKS)}"
+            f"of BASNet, or of the U-Net that is trained here, or one of {', '.join(NETWORKS)}"
         )
-    network = Basnet(len(state[_STEM]))
-    network.load_state_dict(fitted(entry, network, state, path))
+    channels = len(state[stem])
+    trained: Basnet | Unet = Unet(channels) if stem == STEM else Basnet(channels)
+    trained.load_state_dict(fitted(entry, trained, state, path))
     chosen = int(_arguments(path).get("side", SIDE)) if side is None else side
-    return _ready(network, chosen, str(path), checksum(path)[:12], device)
+    return _ready(trained, chosen, str(path), checksum(path)[:12], device)
 
 
-def _ready(network: Basnet, side: int, weights: str, identity: str, device: str | torch.device) -> SaliencyNetwork:
-    if side < STRIDE or side % STRIDE:
+def _ready(
+    network: Basnet | Unet, side: int, weights: str, identity: str, device: str | torch.device
+) -> SaliencyNetwork:
+    if isinstance(network, Unet) and side < SMALLEST:
+        raise ParameterError(f"side = {side}: the network takes squares whose side is {SMALLEST} pixels or more")
+    if isinstance(network, Basnet) and (side < STRIDE or side % STRIDE):
         raise ParameterError(f"side = {side}: the network takes squares whose side is a multiple of {STRIDE} pixels")
     where = torch.device(device)
     return SaliencyNetwork(network.eval().requires_grad_(False).to(where), side, weights, identity, where)
@@ -108,6 +128,8 @@ def _ready(network: Basnet, side: int, weights: str, identity: str, device: str 
 def _file(weights: str | Path) -> tuple[Entry, Path]:
     if str(weights) in NETWORKS:
         entry = NETWORKS[str(weights)]
+        if entry.embedded:
+            return entry, fetch_weights(entry)
         if (found := find_weights(entry)) is None:
             raise WeightsError(f"{entry.name}: the weights are not on this machine; {how_to_get(entry)}")
         return entry, found

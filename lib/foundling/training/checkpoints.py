@@ -191,8 +191,8 @@ def centre_keys(vit: VisionTransformer, images: UInt8[Tensor, "image 3 side side
         attention.qkv.bias.chunk(3)[1].sub_(mean)
 
 
-def about_run(settings: Common, steps: int, images: str) -> dict[str, Any]:
-    """What an exported file says of itself: how to make it again."""
+def about_run(settings: Any, steps: int, images: str) -> dict[str, Any]:
+    """What an exported file says of itself: how to make it again. ``settings`` are those of a network of timm's."""
     versions = provenance.versions()
     return {
         "architecture": settings.architecture,

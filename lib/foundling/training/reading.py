@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from foundling.datasets import open_dataset
+from foundling.datasets import open_dataset, scenes
 from foundling.parameters import from_root
 from foundling.training.data import batch_loader
 from foundling.training.settings import OnDataset
@@ -15,7 +15,11 @@ from foundling.types import Sample
 
 def open_images(settings: OnDataset) -> tuple[Sample, ...]:
     """The images that the settings of a run name."""
-    options: dict[str, Any] = {"size": settings.scene_side} if settings.dataset == "scenes" else {}
+    options: dict[str, Any] = {}
+    if settings.dataset == "scenes":
+        options = {"size": settings.scene_side}
+        if settings.images > scenes.SPLITS.get(settings.split or "single_train", settings.images):
+            options["count"] = settings.images  # scenes have no end
     if settings.annotations:
         options["annotations"] = from_root(settings.annotations)
     split = settings.split or ("single_train" if settings.dataset == "scenes" else None)

@@ -1,16 +1,19 @@
-"""Networks trained on masks that others found: BASNet, as in COMUS' step from DeepUSPS, or the head of a segmenter."""
+"""Networks trained on masks that others found: a saliency network, as in COMUS' step from DeepUSPS to BASNet, or the
+head of a segmenter."""
 
 import hashlib
 import math
 import sys
 from collections.abc import Generator as Going
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Generator, Tensor, nn
 from torch.utils import data
@@ -24,6 +27,7 @@ from foundling.errors import ParameterError
 from foundling.saliency import Basnet, SaliencyMasks, agreement, saliency_masks
 from foundling.saliency.predict import squeeze
 from foundling.saliency.segmenter import Segmenter, make_segmenter, segmenter_arguments, segmenter_tensors
+from foundling.saliency.unet import Unet
 from foundling.training import checkpoints
 from foundling.training.checkpoints import beside
 from foundling.training.data import batch_loader
@@ -40,6 +44,7 @@ from foundling.training.saliency_settings import (
     SegmentationOnSources,
 )
 from foundling.training.task import Task
+from foundling.training.views import augment
 from foundling.types import Sample
 
 Masked = tuple[Tensor, Tensor]  # images and their masks
@@ -97,23 +102,28 @@ class MaskedImages(data.Dataset[Masked]):
 
 
 class SaliencyTask(Task):
-    """BASNet, which is to find the masks in random crops of squares."""
+    """A saliency network, which is to find the masks in random crops of squares."""
 
     network: nn.Module
+    colour, alone = 0.0, False  # strength of changes of colour; whether cross-entropy is all of the loss
     mean, std = IMAGENET_MEAN, IMAGENET_STD  # of its images
 
     def __init__(self, settings: Saliency) -> None:
         super().__init__()
-        self.network, self.crop = Basnet(settings.width), settings.crop
+        self.network = (Unet if settings.network == "unet" else Basnet)(settings.width)
+        self.crop, self.colour, self.alone = settings.crop, settings.colour, settings.loss == "bce"
 
     def make_views(self, batch: Masked, generator: Generator) -> Masked:
-        return views(*batch, self.crop, generator)
+        images, masks = views(*batch, self.crop, generator)
+        return augment(images, generator, 0.0, 0.0, self.colour) if self.colour else images, masks
 
     def forward(self, views: Masked) -> dict[str, Tensor]:
         """The loss over all maps, and the parts of the refined one's."""
         images, targets = views
         logits = self.network(normalise(images, self.mean, self.std))
         with torch.autocast(logits.device.type, enabled=False):
+            if self.alone:
+                return {"loss": F.binary_cross_entropy_with_logits(logits.float(), targets.expand_as(logits))}
             parts = saliency_loss(logits.float(), targets)
         return {"loss": torch.stack(parts).sum(), **{name: part[0] for name, part in parts._asdict().items()}}
 
@@ -123,7 +133,8 @@ class SaliencyTask(Task):
     def export(self, run: Run, file: Path) -> None:
         """The network alone, as :func:`foundling.saliency.load_saliency_network` reads it."""
         arguments = {"width": run.settings.width, "side": run.settings.side}
-        checkpoints.export(file, self.network.state_dict(), _about(run, "BASNet", arguments, self.mean, self.std))
+        name = "U-Net" if isinstance(self.network, Unet) else "BASNet"
+        checkpoints.export(file, self.network.state_dict(), _about(run, name, arguments, self.mean, self.std))
 
 
 class SegmenterTask(SaliencyTask):
@@ -169,8 +180,9 @@ def train_saliency(
     progress: bool = True,
     cpu: bool = False,
 ) -> Outcome:
-    """Train BASNet, or the head of a segmenter (``settings`` are :class:`Saliency` or :class:`Segmentation`), on the
-    masks of ``found``, or go on training; see :func:`foundling.training.loop.carry_out`.
+    """Train a saliency network, or the head of a segmenter (``settings`` are :class:`Saliency` or
+    :class:`Segmentation`), on the masks of ``found``, or go on training; see
+    :func:`foundling.training.loop.carry_out`.
 
     Images without a mask are left out. ``out.safetensors`` is the network in half precision, which
     :func:`foundling.saliency.load_saliency_network` or :func:`foundling.saliency.segmenter.load_segmenter` reads,
@@ -192,7 +204,8 @@ def train_on_sources(
     progress: bool = True,
     cpu: bool = False,
 ) -> Outcome:
-    """The same on the masks that the sources of ``settings`` find, or on what several of them agree on.
+    """The same on the masks that the sources of ``settings`` find, or on what several of them agree on (or, with
+    ``taken``, on the masks of that one of them where they agree).
 
     Masks are kept in the folder ``out_masks``, and used again. Raises as :func:`train_saliency` and
     :func:`foundling.saliency.saliency_masks`.
@@ -213,10 +226,17 @@ def train_on_sources(
 def find_masks(
     settings: OnSources, samples: Sequence[Sample], folder: Path, device: torch.device, progress: bool
 ) -> SaliencyMasks:
-    """The masks of the only source, or what several agree on."""
+    """The masks of the only source, or what several agree on, or one of them where they agree."""
     backbone = load_backbone(settings.backbone, device=str(device))
-    found = list(saliency_masks(settings.sources, samples, backbone, out=folder, progress=progress).values())
-    return agreement(found, settings.least) if len(found) > 1 else found[0]
+    found = saliency_masks(settings.sources, samples, backbone, out=folder, progress=progress)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    common = agreement(list(found.values()), settings.least)
+    if not settings.taken:
+        return common
+    own = zip(found[settings.taken].masks, common.masks, strict=True)
+    masks = tuple(None if agreed is None else mask for mask, agreed in own)
+    return replace(common, source=f"{settings.taken}, where {common.source} agree", masks=masks)
 
 
 def _prepared(

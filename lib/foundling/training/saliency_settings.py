@@ -40,10 +40,29 @@ class OnMasks(Steps):
 
 
 class Saliency(OnMasks):
-    """BASNet."""
+    """A saliency network: BASNet, or a small U-Net."""
 
     objective: Literal["saliency"] = Field("saliency", description="saliency")
-    width: int = Field(16, ge=1, le=256, description="channels at full resolution; the paper's: 64")
+    network: Literal["basnet", "unet"] = Field("basnet", description="basnet or unet; the paper's: basnet")
+    width: int = Field(16, ge=1, le=256, description="channels at the finest resolution; the paper's: 64")
+    side: int = Field(
+        96, ge=32, le=2048, multiple_of=16, description="pixels that images are resized to, a square; the paper's: 256"
+    )
+    crop: int = Field(
+        64, ge=32, le=2048, multiple_of=16, description="side of the random crop that a step sees; the paper's: 224"
+    )
+    loss: Literal["basnet", "bce"] = Field(
+        "basnet",
+        description="of each map: the sum of BASNet's three parts, or cross-entropy alone; the paper's: basnet",
+    )
+    colour: float = Field(0.0, ge=0, le=1, description="strength of the changes of colour of crops; the paper's: 0")
+
+    @model_validator(mode="after")
+    def _strided(self) -> "Saliency":
+        for name in ("side", "crop"):
+            if self.network == "basnet" and getattr(self, name) % 32:
+                raise ValueError(f"{name} = {getattr(self, name)} must be a multiple of 32, for basnet")
+        return self
 
 
 class Segmentation(OnMasks):
@@ -71,6 +90,15 @@ class OnSources(OnDataset):
     least: float = Field(
         0.5, ge=0, le=1, description="of several sources: mean IoU of their masks from which an image is taken"
     )
+    taken: str = Field(
+        "", description="of several sources that agree, the label of the one whose mask counts; empty: what most have"
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> "OnSources":
+        if self.taken and self.taken not in self.sources:
+            raise ValueError(f"taken = {self.taken!r} is no label of sources: choose one of {', '.join(self.sources)}")
+        return self
 
 
 class SaliencyOnSources(Saliency, OnSources):
