@@ -1,6 +1,7 @@
 """Training on what a frozen encoder says of whole images, computed once: a step is then little more than the head's."""
 
 from collections.abc import Generator, Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -36,13 +37,18 @@ class Remembered:
     """The images of a run as tokens in half precision: 200 kB an image for 256 patches and a width of 192."""
 
     def __init__(self, source: MappedImages, task: SemanticTask, device: torch.device, workers: int) -> None:
-        """Looks at all images with the task's encoder, which is moved to ``device``."""
-        self.identity = source.identity
-        encoder = task.segmenter.to(device)
+        """The task's encoder looks at all images when the first batch is asked for: not for a run that has ended."""
+        self.identity, self.source, self.task = source.identity, source, task
+        self.device, self.workers = device, workers
+
+    @cached_property
+    def known(self) -> Known:
+        """What the encoder, which is moved to the device, says of all images."""
+        encoder, task, source = self.task.segmenter.to(self.device), self.task, self.source
         assert isinstance(encoder, VitSegmenter)  # the settings have seen to it
         side, parts = task.settings.side, list[Known]()
         plan = [range(i, min(i + AT_ONCE, len(source))) for i in range(0, len(source), AT_ONCE)]
-        for images, maps in MappedSet(source, device, workers).batches(plan):
+        for images, maps in MappedSet(source, self.device, self.workers).batches(plan):
             squares = torch.cat([F.interpolate(one[None].float(), (side, side), mode="bilinear") for one in images])
             seen = normalise(squares / 255, task.body.mean, task.body.std)
             with torch.no_grad():
@@ -50,10 +56,10 @@ class Remembered:
             size = (side // LABEL_STRIDE, side // LABEL_STRIDE)
             labels = [F.interpolate(one[None, None].float(), size, mode="nearest")[:, 0].byte() for one in maps]
             parts.append(Known(tokens.half(), torch.cat(labels)))
-        self.known = Known(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        return Known(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def __len__(self) -> int:
-        return len(self.known.labels)
+        return len(self.source)
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Generator[Known, None, None]:
         """What is known of the images at every list of positions in ``plan``."""
