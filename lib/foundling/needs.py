@@ -17,6 +17,7 @@ from foundling.parameters import (
 )
 from foundling.parameters_clustering import Clustering
 from foundling.parameters_detection import DetectorTraining
+from foundling.parameters_refinement import SEGMENTER, BoxRefinement
 from foundling.parameters_segmentation import SegmenterTraining
 from foundling.studies import Study
 
@@ -56,6 +57,8 @@ def missing(study: Study) -> list[Need]:
             needs += _missing_for_detectors(parameters)
         if isinstance(parameters, SegmenterTraining):
             needs += _missing_for_segmenters(parameters)
+        if isinstance(parameters, BoxRefinement):
+            needs += _missing_for_refinement(parameters)
         if isinstance(parameters, RepresentationLearning):
             needs += [*_missing_videos(parameters), *_missing_training_images(parameters)]
     return list(dict.fromkeys(needs))
@@ -162,6 +165,19 @@ def _missing_for_segmenters(parameters: SegmenterTraining) -> list[Need]:
     elif parameters.semantic and name is not None and name not in NETWORKS:
         needs += _missing_files([name], "saliency")
     return needs + _missing_engine([run for run in parameters.runs() if hasattr(run, "engine")])
+
+
+def _missing_for_refinement(parameters: BoxRefinement) -> list[Need]:
+    """The parts that are trained on, checkpoints, the published segmenter, and Detectron2."""
+    from foundling.backbones.weights import find_weights, how_to_get
+    from foundling.saliency import SEGMENTERS
+
+    needs = _missing_parts(parameters, parameters.parts())
+    needs += _missing_files(parameters.files(), "the weights of refinement or cad")
+    begins = {run.weights for run in parameters.runs().values() if run.method == SEGMENTER}
+    if "pretrained" in begins and find_weights(SEGMENTERS["move"]) is None:
+        needs.append(Need("the weights of the segmenter move", how_to_get(SEGMENTERS["move"])))
+    return needs + _missing_engine([parameters.detector()] if parameters.cad else [])
 
 
 def _missing_for_detectors(parameters: DetectorTraining) -> list[Need]:

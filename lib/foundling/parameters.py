@@ -25,6 +25,7 @@ from foundling.parameters_base import split_backbone as split_backbone
 from foundling.parameters_clustering import Clustering
 from foundling.parameters_detection import DetectorTraining
 from foundling.parameters_instances import Instanceness
+from foundling.parameters_refinement import BoxRefinement
 from foundling.parameters_segmentation import NO_SALIENCY, SegmenterTraining
 from foundling.paths import ROOT
 
@@ -148,6 +149,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     "04_clustering": Clustering,
     "05_detector_training": DetectorTraining,
     "06_segmenter_training": SegmenterTraining,
+    "07_box_refinement": BoxRefinement,
     "08_representation_learning": RepresentationLearning,
     "10_ablations": Ablations,
 }
@@ -203,6 +205,8 @@ def check_names(parameters: Parameters, where: str) -> None:
         wrong += _wrong_detection(parameters)
     if isinstance(parameters, SegmenterTraining):
         wrong += _wrong_segmentation(parameters)
+    if isinstance(parameters, BoxRefinement):
+        wrong += _wrong_refinement(parameters)
     if wrong:
         raise ParameterError("\n".join(f"{where}: {line}" for line in wrong))
 
@@ -379,6 +383,32 @@ def _wrong_detection(parameters: DetectorTraining) -> list[str]:
         for label, wanted in read.items()
         if (lacking := [facet for facet in wanted if facet not in facets])
     ]
+
+
+def _wrong_refinement(parameters: BoxRefinement) -> list[str]:
+    """Parts, settings, networks and weights that do not exist, and a backbone that cannot be refined."""
+    from foundling.backbones import BACKBONES
+
+    wrong = _wrong_parts("train_on", parameters.parts(), "; [] trains on what is measured")
+    settings, detector = parameters.runs(), parameters.detector()
+    named = {f"{label}: network_weights": run.network_weights for label, run in settings.items()}
+    named |= {"cad: weights": detector.weights} if detector is not None else {}
+    for where, name in named.items():
+        if name not in (*BACKBONES, "random", *parameters.files()):
+            wrong.append(f"{where}: unknown weights {name!r}{suggest(name, BACKBONES)}")
+    for label, run in settings.items():
+        if run.method != "segmenter":
+            wrong += _wrong_settings(run.method, {"method": run.method, **run.discovery}, label)
+        elif run.weights not in ("pretrained", "random", *parameters.files()):
+            wrong.append(f"{label}: weights {run.weights!r} of a segmenter: give pretrained, random or a file")
+    wrong += [line for name, given in parameters.maps.items() for line in _wrong_settings(name, given, "maps")]
+    if parameters.backbone in BACKBONES and "cls" not in BACKBONES[parameters.backbone].facets:
+        legal = [name for name, entry in BACKBONES.items() if "cls" in entry.facets]
+        wrong.append(
+            f"backbone {parameters.backbone!r} has no CLS token, which refinement keeps near to what it was: choose "
+            f"one of {', '.join(legal)}"
+        )
+    return list(dict.fromkeys(wrong))
 
 
 def _wrong_ablations(parameters: Ablations) -> list[str]:

@@ -33,7 +33,7 @@ class BoxRefinement(Parameters):
     recipe: str = Field(
         "scenes_refine",
         pattern=r"^[A-Za-z0-9_]+$",
-        description="settings of refinement: file in studies/training; f is the parameter backbone, a segmenter is theirs",
+        description="file of settings in studies/training; f is the parameter backbone, or their segmenter",
     )
     refinement: dict[str, Any] = Field({}, description="what differs from these settings, such as phases")
     ablation: dict[str, dict[str, Any]] = Field(
@@ -43,7 +43,7 @@ class BoxRefinement(Parameters):
         MAPS, description="methods whose maps are drawn, with their settings: lost, tokencut"
     )
     cad: dict[str, Any] = Field(
-        {"settings": "scenes_cad", "steps": 120},
+        {"settings": "scenes_cad", "test_size": 128},
         description="class-agnostic detectors on the boxes of f, and of f refined, likewise; empty: none",
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(

@@ -52,11 +52,21 @@ TINY_SEGMENTERS = {
     "semantic": [TINY_SEMANTIC, {**TINY_SEMANTIC, "keep_empty": True}], "instances": TINY_SOLO, "gallery": 3,
     "instance_part": "", "instance_train_on": ["scenes:multi_train"], "instance_train_limit": 12, "score": 0.0,
 }  # fmt: skip
+TINY_REFINEMENT = {
+    "layout": "grid", "phases": [{"h": 4}, {"f": 4}], "batch": 4, "side": 64, "held_out": 4, "look_every": 2,
+    "export_at": [4, 6], "log_every": 2, "network": "resnet18", "network_options": {"channels": [8, 8, 8, 8]},
+    "workers": 0,
+}  # fmt: skip
+TINY_REFINEMENTS = {
+    "compare_backbones": [], "limit": 12, "train_on": ["scenes:single_train"], "train_limit": 24, "gallery": 3,
+    "refinement": TINY_REFINEMENT, "cad": TINY_DETECTOR,
+}  # fmt: skip
 FURTHER = {
     "03_instanceness": TINY_INSTANCES,
     "04_clustering": TINY_CLUSTERS,
     "05_detector_training": TINY_DETECTORS,
     "06_segmenter_training": TINY_SEGMENTERS,
+    "07_box_refinement": TINY_REFINEMENTS,
     "10_ablations": TINY_ABLATIONS,
     "08_representation_learning": TINY_LEARNING,
 }  # what makes a notebook small beside TINY
@@ -255,6 +265,42 @@ def test_segmenter_training_of_one_kind_on_what_is_measured(tmp_path):  # 40 s
     check_results(tmp_path / "b")
     assert {"ar100.proposals", "ar100.instance", "ap50.instance"} <= metrics.keys()
     assert not any("miou" in name for name in metrics)
+
+
+@pytest.mark.notebook
+def test_box_refinement(tmp_path):  # 50 s
+    without = {"without_l_f": {"regulariser": 0.0}}
+    metrics, provenance = run("07_box_refinement", tmp_path, seeds=[0, 1], ablation=without)
+    check_results(tmp_path)
+    assert metrics["images"] == 12 and metrics["failures"] == 0
+    for who in ("f", "h", "refined", "f_cad", "refined_cad", "without_l_f"):
+        value = metrics[f"corloc.{who}"]
+        assert metrics[f"corloc.{who}.low"] <= value <= metrics[f"corloc.{who}.high"]
+        assert value * 24 / 100 == pytest.approx(round(value * 24 / 100))  # the mean of two seeds on 12 images
+        if who != "f":
+            assert metrics[f"difference.{who}"] == pytest.approx(value - metrics["corloc.f"])
+            assert metrics[f"difference.{who}.seeds"] == pytest.approx(metrics[f"difference.{who}"])
+    gain = metrics["corloc.refined_cad"] - metrics["corloc.f_cad"]
+    assert metrics["difference.refined_cad.f_cad"] == pytest.approx(gain)
+    assert metrics["corloc.best"] >= metrics["corloc.chosen"]
+    assert metrics["drift.refined"] > 0 and 0 < metrics["discovery_share.seed0"] < 100
+    assert {"steps.refined_seed1", "hours.h_seed0", "hours.refined_seed0", "boxes.moved"} <= metrics.keys()
+    runs = {f"{who}_seed{s}" for who in ("f_cad", "refined_cad") for s in (0, 1)}
+    assert set(provenance["weights"]) == {"scenes_odin", *runs} and provenance["preset"] == "neither"
+    left = {path.name.rpartition("-")[0] for path in (tmp_path / "training").glob("*_h.safetensors")}
+    assert left == {f"{label}_seed{s}" for label in ("refined", "without_l_f") for s in (0, 1)}
+
+
+@pytest.mark.notebook
+def test_box_refinement_of_a_segmenter_on_what_is_measured(tmp_path):  # 30 s
+    own = {"backbone": "scenes_odin", "weights": "random", "network_weights": "random"}
+    metrics, _ = run(
+        "07_box_refinement", tmp_path, train_on=[], cad={}, recipe="refine_segmenter_code",
+        refinement={**TINY_REFINEMENT, **own},
+    )  # fmt: skip
+    check_results(tmp_path)
+    assert {"corloc.f", "corloc.h", "corloc.refined", "drift.refined"} <= metrics.keys()
+    assert not any("cad" in name or "seeds" in name for name in metrics)
 
 
 CONTROLS = (

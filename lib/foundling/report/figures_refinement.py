@@ -193,7 +193,7 @@ def phase_curves(
         training_curve(axes[1], history, "agreement", color=colour, marker="o", markersize=4.5, linestyle="none")
         training_curve(axes[2], history, "drift", label=name, color=colour, marker="o", markersize=3.5)
     axes[1].set(ylabel="agreement (IoU)", ylim=(0, 1))
-    axes[1].legend(fontsize=8)
+    axes[1].legend(fontsize=8, loc="lower right")
     axes[2].set(ylabel="distance of f")
     for ax in axes:
         ax.set_ylim(0, 1.12 * ax.get_ylim()[1] if ax is not axes[1] else 1.0)
