@@ -101,8 +101,10 @@ def test_bars_of_classes_lie_side_by_side_in_their_order():
 
 def test_curves_are_those_of_the_histories():
     history = [{"step": 1, "loss": 2.0, "agreement": 0.5}, {"step": 2, "loss": 1.0, "agreement": 0.75}]
-    fig = round_curves({"round 1": history})
+    longer = [*history, {"step": 9, "loss": 0.5, "agreement": 0.9}]
+    fig = round_curves({"round 1": history, "round 2": longer})
     loss, share = fig.axes
+    assert loss.get_xlim() == share.get_xlim() == (0, 9)  # the longest run fits
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[1, 2], [2, 1]])
     np.testing.assert_array_equal(share.lines[0].get_xydata(), [[1, 50], [2, 75]])
     with pytest.raises(ParameterError, match="no runs"):

@@ -181,7 +181,8 @@ def round_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], *, width:
         training_curve(axes[0], history, **look)
         shares = [{**row, "agreement": 100 * row["agreement"]} for row in history if "agreement" in row]
         training_curve(axes[1], shares, "agreement", **look)
-    axes[0].set_ylim(bottom=0)
-    axes[1].set(ylabel="pixels as taught (%)", ylim=(0, 102))
+    steps = max((row["step"] for history in histories.values() for row in history), default=1)
+    axes[0].set(ylim=(0, None), xlim=(0, steps))
+    axes[1].set(ylabel="pixels as taught (%)", ylim=(0, 102), xlim=(0, steps))
     axes[1].legend(fontsize=8, loc="lower right")
     return fig
