@@ -10,7 +10,7 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 
 from foundling.backbones import load_backbone
 from foundling.errors import ParameterError, WeightsError
-from foundling.training.semantic.networks import DeepLab, LightHead, load_encoder, make_segmenter
+from foundling.training.semantic.networks import DeepLab, LightHead, UnetSegmenter, load_encoder, make_segmenter
 from foundling.training.semantic.settings import Semantic
 
 
@@ -63,6 +63,40 @@ def test_a_vit_with_a_light_head() -> None:
         assert torch.allclose(network(images), F.interpolate(coarse, (96, 128), mode="bilinear"))
 
 
+def test_a_unet_has_the_encoder_that_it_was_given_and_maps_of_all_its_levels() -> None:
+    told = settings(network="unet", weights="scenes_objects", channels=8)
+    body = load_encoder(told)
+    network = make_segmenter(told, body, 5)
+    assert isinstance(network, UnetSegmenter)
+    trained = load_backbone("scenes_objects", device="cpu").network.state_dict()
+    assert set(trained) == set(network.encoder.state_dict())
+    assert all(torch.equal(value, trained[name]) for name, value in network.encoder.state_dict().items())
+    images = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        network.eval()
+        maps = network.encoder(images)
+        assert [tuple(level.shape[-2:]) for level in maps] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+        found = maps[4]
+        for width, level in ((32, 3), (24, 2), (16, 1), (8, 0)):  # the way up, written out
+            enlarged = F.interpolate(found, maps[level].shape[-2:], mode="bilinear")
+            convolution, norm, _ = network.head.up[level]
+            found = F.relu(norm(convolution(torch.cat([enlarged, maps[level]], 1))))
+            assert found.shape[1] == width
+        assert torch.allclose(network.logits(images), network.head.name(found), atol=1e-6)
+        assert network(images).shape == (2, 5, 64, 96)
+
+
+def test_a_unet_stands_on_a_small_convolutional_network() -> None:
+    drawn = load_encoder(settings(network="unet", weights="random"))
+    assert drawn.architecture == "resnet10t"
+    with pytest.raises(WeightsError, match="scenes_odin is not what network = unet stands on, a small convolutional"):
+        load_encoder(settings(network="unet", weights="scenes_odin"))
+    with pytest.raises(WeightsError, match="scenes_objects is not what network = vit stands on, a ViT"):
+        load_encoder(settings(network="vit", weights="scenes_objects"))
+    with pytest.raises(WeightsError, match="stands on, a ResNet-50"):
+        load_encoder(settings(network="deeplab_r50", weights="scenes_objects"))
+
+
 @pytest.mark.parametrize("detail", [0, 4])
 def test_the_head_sees_details_if_it_is_to(detail: int) -> None:
     head = LightHead(6, 3, 8, detail).eval()
@@ -72,7 +106,7 @@ def test_the_head_sees_details_if_it_is_to(detail: int) -> None:
     assert same == (detail == 0)
 
 
-@pytest.mark.parametrize("network", ["vit", "deeplab_r50"])
+@pytest.mark.parametrize("network", ["vit", "deeplab_r50", "unet"])
 def test_an_encoder_without_a_rate_stays_as_it_is(network: str) -> None:
     told = settings(network=network, backbone_rate=0.0)
     segmenter = make_segmenter(told, load_encoder(told), 3).train()

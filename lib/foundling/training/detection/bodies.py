@@ -16,6 +16,8 @@ from foundling.backbones.transfer import fill, is_common_resnet, read_trained
 from foundling.errors import WeightsError
 from foundling.training.detection.settings import Detector
 
+EMBEDDED = {"vit": "scenes_odin", "unet": "scenes_objects"}  # whose architecture random weights are of
+
 
 class Body(NamedTuple):
     """A network that a detector stands on: timm's name and options of it, the mean and deviation of RGB in 0..1."""
@@ -34,25 +36,24 @@ def load_body(settings: Detector) -> Body:
 
 def named_body(network: str, name: str) -> Body:
     """The backbone that a ``network`` stands on, with the weights called ``name``: that of "vit" is a ViT, that of
-    "r101_fpn" a ResNet-101, that of others a ResNet-50.
+    "unet" a convolutional network of timm's, that of "r101_fpn" a ResNet-101, that of others a ResNet-50.
 
     Raises WeightsError for weights that are missing, damaged, or of another kind of network.
     """
-    wanted = "resnet101" if network == "r101_fpn" else "resnet50"
-    if name == "random" and network != "vit":
-        return empty_body(wanted, {}, IMAGENET_MEAN, IMAGENET_STD)
+    if name == "random" and network not in EMBEDDED:
+        return empty_body(_resnet(network), {}, IMAGENET_MEAN, IMAGENET_STD)
     if name == "random" or name in BACKBONES:
-        entry = BACKBONES["scenes_odin" if name == "random" else name]
-        _check_kind(network, name, entry.architecture == wanted, entry.family == "vit")
+        entry = BACKBONES[EMBEDDED[network] if name == "random" else name]
+        _check_kind(network, name, entry.architecture, timms=entry.family == "vit" or bool(entry.options))
         body = empty_body(entry.architecture, dict(entry.options), entry.mean, entry.std)
         if name != "random":
             state = load_backbone(entry.name, device="cpu").network.state_dict()
             body.network.load_state_dict(state)
         return body
     trained = read_trained(name)
-    resnet = trained.architecture == wanted and is_common_resnet(trained)
-    _check_kind(network, name, resnet, trained.architecture.startswith("vit"))
-    options = {} if resnet else trained.options
+    common = is_common_resnet(trained)
+    _check_kind(network, name, trained.architecture, timms=not common)
+    options = {} if common else trained.options
     body = empty_body(trained.architecture, options, trained.mean, trained.std)
     fill(body.network, trained.backbone, trained)
     return body
@@ -64,13 +65,27 @@ def empty_body(architecture: str, options: dict[str, Any], mean: Sequence[float]
         network: Any = get_model(architecture, weights=None)
         network.fc = nn.Identity()
     else:
-        any_size = {"num_classes": 0, "dynamic_img_size": True, "dynamic_img_pad": True}
-        network = timm.create_model(architecture, pretrained=False, **any_size | options)
+        any_size = {"dynamic_img_size": True, "dynamic_img_pad": True} if architecture.startswith("vit") else {}
+        network = timm.create_model(architecture, pretrained=False, num_classes=0, **any_size | options)
     return Body(network, architecture, dict(options), tuple(mean), tuple(std))
 
 
-def _check_kind(network: str, name: str, resnet: bool, vit: bool) -> None:
-    wanted, given = ("a ViT", vit) if network == "vit" else (f"a ResNet-{101 if '101' in network else 50}", resnet)
+def _resnet(network: str) -> str:
+    return "resnet101" if network == "r101_fpn" else "resnet50"
+
+
+def _check_kind(network: str, name: str, architecture: str, timms: bool) -> None:
+    """``timms``: the network has timm's names and options, as all ViTs have; the common ResNets have torchvision's."""
+    vit = architecture.startswith("vit")
+    if network == "vit":
+        wanted, given = "a ViT", vit
+    elif network == "unet":
+        wanted, given = "a small convolutional network, such as scenes_objects", timms and not vit
+    else:
+        wanted, given = (
+            f"a ResNet-{_resnet(network).removeprefix('resnet')}",
+            architecture == _resnet(network) and not timms,
+        )
     if name != "random" and not given:
         raise WeightsError(
             f"weights = {name} is not what network = {network} stands on, {wanted}: choose other weights, or another "

@@ -1,7 +1,9 @@
-"""The networks of semantic segmentation: torchvision's DeepLabv3 on a ResNet-50, and a light head on a ViT."""
+"""The networks of semantic segmentation: torchvision's DeepLabv3 on a ResNet-50, a U-Net, a light head on a ViT."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -79,11 +81,47 @@ class VitSegmenter(Segmenter):
         return self.head(self.tokens(images), images)
 
 
+class UnetSegmenter(Segmenter):
+    """A convolutional network of timm's, and a U-Net's way back up (Ronneberger et al., 2015) over its maps."""
+
+    def __init__(self, body: Body, classes: int, channels: int) -> None:
+        super().__init__()
+        features: Any = timm.create_model(body.architecture, pretrained=False, features_only=True, **body.options)
+        features.load_state_dict(body.network.state_dict())
+        self.encoder, self.head = features, Decoder(features.feature_info.channels(), classes, channels)
+
+    def logits(self, images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image class r c"]:
+        return self.head(self.encoder(images))
+
+
+class Decoder(nn.Module):
+    """From the coarsest map to the finest: enlarged (bilinearly), beside the encoder's of that size, a convolution."""
+
+    def __init__(self, widths: Sequence[int], classes: int, channels: int) -> None:
+        """``widths`` are the encoder's, from the finest map; its own are ``channels``, twice as many, and so on."""
+        super().__init__()
+        own = [channels * (level + 1) for level in range(len(widths) - 1)]
+        below = [*own[1:], widths[-1]]
+        self.up = nn.ModuleList(
+            nn.Sequential(*_convolution(coarse + beside, width))
+            for coarse, beside, width in zip(below, widths[:-1], own, strict=True)
+        )
+        self.name = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, maps: Sequence[Float[Tensor, "image _ _ _"]]) -> Float[Tensor, "image class rows columns"]:
+        found = maps[-1]
+        for level in range(len(self.up) - 1, -1, -1):
+            beside = maps[level]
+            found = F.interpolate(found, beside.shape[-2:], mode="bilinear", align_corners=False)
+            found = self.up[level](torch.cat([found, beside], 1))
+        return self.name(found)
+
+
 class LightHead(nn.Module):
     """Two convolutions over tokens, the second dilated; if it is to see details, those of the image at 4 pixels a cell
     and the tokens, bilinearly enlarged, are mixed by a third.
 
-    Batch normalisation, as in DeepLab's head: normalised place by place, such a head learns some ten times slower.
+    Batch normalisation, as in DeepLab's head.
     """
 
     def __init__(self, width: int, classes: int, channels: int, detail: int) -> None:
@@ -131,6 +169,8 @@ def make_segmenter(settings: Semantic, body: Body, classes: int) -> Segmenter:
     """
     if settings.network == "deeplab_r50":
         network: Segmenter = DeepLab(body.network, classes, settings.output_stride)
+    elif settings.network == "unet":
+        network = UnetSegmenter(body, classes, settings.channels)
     else:
         patch = int(body.network.patch_embed.patch_size[0])
         for name in ("side", "test_side"):

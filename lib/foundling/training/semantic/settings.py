@@ -15,9 +15,10 @@ class Semantic(Steps):
     """A segmenter on label maps that were found: one round of COMUS' self-training (Alg. 2)."""
 
     objective: Literal["semantic"] = Field("semantic", description="semantic")
-    network: Literal["deeplab_r50", "vit"] = Field(
+    network: Literal["deeplab_r50", "vit", "unet"] = Field(
         "vit",
-        description="deeplab_r50: DeepLabv3 on a ResNet-50; vit: a light head on a ViT; the paper's: deeplab_r50",
+        description="deeplab_r50: DeepLabv3 on a ResNet-50; vit: a light head on a ViT; unet: a U-Net over a small "
+        "convolutional network; the paper's: deeplab_r50",
     )
     weights: str = Field(
         "scenes_odin",
@@ -28,7 +29,9 @@ class Semantic(Steps):
     output_stride: Literal[8, 16, 32] = Field(
         8, description="deeplab_r50 only: pixels a cell of the encoder's last map; the paper's: 8"
     )
-    channels: int = Field(64, ge=8, le=4096, description="vit only: channels of its head")
+    channels: int = Field(
+        64, ge=8, le=4096, description="channels of the head of a vit, and of that of a unet at its finest map"
+    )
     detail: int = Field(
         16, ge=0, le=1024, description="vit only: channels, at 4 pixels a cell, that its head has of the image; 0: none"
     )
