@@ -1,6 +1,7 @@
 """`foundling doctor`: each check tells a sound installation from a broken one."""
 
 import sys
+from dataclasses import replace
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -9,8 +10,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from foundling import cli, doctor
+from foundling.backbones import BACKBONES
 from foundling.doctor import Check
 from foundling.errors import WeightsError
+from foundling.paths import EMBEDDED_WEIGHTS
+from foundling.saliency import NETWORKS
 
 
 def test_this_installation_is_sound():
@@ -67,15 +71,18 @@ def test_what_a_check_raises_is_its_failure():
     )
 
 
-def test_other_embedded_weights_are_noticed(monkeypatch):
-    from dataclasses import replace
+def test_every_file_of_weights_in_the_package_is_looked_at():
+    check = doctor.check_embedded()
+    files = {path.stem for path in EMBEDDED_WEIGHTS.glob("*.safetensors")}
+    assert files >= {"scenes_odin", "scenes_saliency"} and check.level == "ok"
+    assert all(f"{name} loads, checksum " in check.text for name in files)
 
-    from foundling.backbones.registry import BACKBONES
 
-    entry = replace(BACKBONES["scenes_odin"], sha256="0" * 64)
-    monkeypatch.setitem(BACKBONES, "scenes_odin", entry)
+@pytest.mark.parametrize(("networks", "name"), [(BACKBONES, "scenes_odin"), (NETWORKS, "scenes_saliency")])
+def test_other_embedded_weights_are_noticed(monkeypatch, networks, name):
+    monkeypatch.setitem(networks, name, replace(networks[name], sha256="0" * 64))
     check = doctor.guarded("embedded weights", doctor.check_embedded)
-    assert check.level == "fail" and "SHA-256 should start with 000" in check.text
+    assert check.level == "fail" and name in check.text and "SHA-256 should start with 000" in check.text
 
 
 def test_a_data_folder_to_be_made(tmp_path):

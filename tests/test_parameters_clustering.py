@@ -3,7 +3,7 @@
 import pytest
 
 from foundling.errors import ParameterError
-from foundling.needs import missing
+from foundling.needs import embedded_weights, missing
 from foundling.parameters import check_names, validate
 from foundling.studies import load_study
 
@@ -88,3 +88,11 @@ def test_an_absent_saliency_network_is_told_before_the_run(tmp_path, monkeypatch
     )
     whats = [need.what for need in missing(load_study(str(file)))]
     assert "the checkpoint gone.safetensors of saliency.network" in whats
+
+
+def test_the_embedded_weights_of_both_networks_and_of_saliency_are_named():
+    assert set(embedded_weights(validate(FOUR, {}))) == {"scenes_odin", "scenes_objects", "scenes_saliency"}
+    lost = {"saliency": {"lost": {"source": "lost"}}, "source": "lost", "describer": ""}
+    assert set(embedded_weights(validate(FOUR, lost))) == {"scenes_odin"}
+    given = {"saliency": {"source": "network", "weights": "scenes_saliency"}, "instances": {}}
+    assert set(embedded_weights(validate("06_segmenter_training", given))) == {"scenes_odin", "scenes_saliency"}

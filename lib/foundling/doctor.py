@@ -194,10 +194,16 @@ def check_data_folder(folder: Path) -> Check:
 def check_embedded() -> Check:
     """The weights in the package load, and are those that were published with it."""
     from foundling.backbones import BACKBONES, load_backbone
+    from foundling.saliency import NETWORKS, load_saliency_network
 
-    embedded = [name for name, entry in BACKBONES.items() if entry.embedded]
-    loaded = [load_backbone(name, device="cpu") for name in embedded]  # compared with the registry's checksums
-    return Check("ok", "embedded weights", ", ".join(f"{b.name} loads, checksum {b.checksum}" for b in loaded))
+    loaded = {}  # name -> checksum; files are compared with those of the registries
+    for networks, load in ((BACKBONES, load_backbone), (NETWORKS, load_saliency_network)):
+        for name, entry in networks.items():
+            if entry.embedded:
+                loaded[name] = load(name, device="cpu").checksum
+    return Check(
+        "ok", "embedded weights", ", ".join(f"{name} loads, checksum {digest}" for name, digest in loaded.items())
+    )
 
 
 def list_data() -> Iterator[Check]:

@@ -80,11 +80,14 @@ def embedded_weights(parameters: Parameters) -> dict[str, str]:
 
     used = {name for name, weights in parameters.networks() if weights == "pretrained"}
     known = dict(BACKBONES)
-    if isinstance(parameters, Clustering):
+    if isinstance(parameters, Clustering | SegmenterTraining):
         from foundling.saliency import NETWORKS
 
         known |= NETWORKS
+    if isinstance(parameters, Clustering):
         used |= {parameters.saliency_weights(label) for label in parameters.saliency_networks()}
+    if isinstance(parameters, SegmenterTraining) and parameters.semantic:
+        used.add(str(parameters.saliency.get("weights", "")))
     return {name: str(known[name].sha256) for name in sorted(used) if name in known and known[name].embedded}
 
 

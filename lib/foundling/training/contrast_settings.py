@@ -24,7 +24,9 @@ class Contrast(Steps):
     turn: float = Field(0.6, ge=0, description="largest turn of a view, in radians; the paper's: 0")
     zoom: float = Field(0.62, gt=0, le=1, description="least share of a crop's side in a view; at most 0.6 more")
     hue: float = Field(0.5, ge=0, le=0.5, description="largest change of hue, in turns, of every view; the paper's: 0")
-    strength: float = Field(1.0, ge=0, le=1, description="of the other changes of colour, 0 to 1; the paper's: 1")
+    strength: float = Field(
+        1.0, ge=0, le=1, description="of the other changes of colour, 1 is Odin's; the paper's: stronger than 1"
+    )
     temperature: float = Field(0.2, gt=0, description="of the similarities; the paper's: 0.1 to 0.5")
     hidden: int = Field(512, ge=1, description="hidden width of the projector; the paper's: 2048")
     projection: int = Field(64, ge=2, description="width of the projections; the paper's: 128")
