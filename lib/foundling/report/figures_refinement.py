@@ -25,7 +25,7 @@ from foundling.report.style import FAINT, FOUND, INK, PALETTE, QUIET, TRUTH, sty
 BEFORE = "white"
 PHASES = {0: "h", 1: "f"}
 PRODUCTS = ("queries", "keys", "values")
-LOSSES = {"class": "object or not", "l1": "corners (L1)", "giou": "overlap (1 - GIoU)"}  # column of a history -> words
+LOSSES = {"class": "object or not", "l1": "centre, size (L1)", "giou": "overlap (1 - GIoU)"}  # history column -> words
 
 
 @dataclass(frozen=True)

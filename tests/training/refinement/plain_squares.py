@@ -24,13 +24,13 @@ def settings(**changes: Any) -> Refinement:
     return Refinement(**(given | changes))
 
 
-def write_squares(folder: Path, count: int = 12) -> list[Sample]:
-    """Images of 40×48 or 48×40 pixels in ``folder``."""
+def write_squares(folder: Path, count: int = 12, bigger: int = 0) -> list[Sample]:
+    """Images of 40×48 or 48×40 pixels in ``folder``, their sides longer by ``bigger``."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = []
     for seed in range(count):
         rng = np.random.default_rng(seed)
-        height, width = (40, 48) if seed % 2 else (48, 40)
+        height, width = (side + bigger for side in ((40, 48) if seed % 2 else (48, 40)))
         pixels = rng.integers(0, 100, (height, width, 3), dtype=np.uint8)
         y, x = rng.integers(0, 20, 2)
         pixels[y : y + 18, x : x + 18, seed % 3] = 250

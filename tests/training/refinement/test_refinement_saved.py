@@ -1,5 +1,7 @@
 """What a refinement leaves: f as any backbone, h and its boxes, and runs found again."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from foundling.backbones import load_backbone
 from foundling.discovery import discover_images
 from foundling.errors import ImageError, WeightsError
 from foundling.training.detection.bodies import named_body
-from foundling.training.refinement.runs import State, boxes_of, boxes_of_h, chosen, refine_seeds, states
+from foundling.training.refinement.runs import State, boxes_of, boxes_of_h, chosen, refine_seeds, run_path, states
 from foundling.training.refinement.saved import HBoxes, h_boxes, h_file, load_refined
 from foundling.training.refinement.task import refine
 from foundling.types import Failure, Sample
@@ -99,6 +101,12 @@ def test_runs_of_several_seeds_are_found_again(samples: list[Sample], tmp_path: 
     other = refine_seeds(samples, told.model_copy(update={"regulariser": 0.0}), [0], tmp_path, cpu=True)
     fewer = refine_seeds(samples[1:], told, [0], tmp_path, cpu=True)
     assert len({one.file for one in (*first, *other, *fewer)}) == 4
+    larger = write_squares(tmp_path / "larger", bigger=8)  # the same names, as scenes of another size have
+    assert [one.name for one in larger] == [one.name for one in samples]
+    assert run_path(tmp_path, "a", told, larger) != run_path(tmp_path, "a", told, samples)
+    moved = shutil.copytree(samples[0].path.parent, tmp_path / "moved")
+    copies = [replace(one, path=moved / one.path.name) for one in samples]
+    assert run_path(tmp_path, "a", told, copies) == run_path(tmp_path, "a", told, samples)
     those = states(again[0])
     assert [state.step for state in those] == [1, 2, 3] and all(state.file.is_file() for state in those)
     assert those[-1].file == again[0].file and those[0].drift == 0 and those[1].drift

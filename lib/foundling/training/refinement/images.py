@@ -1,7 +1,9 @@
 """What refinement is trained on: images of any size, nothing else; and the squares that a step sees of them."""
 
 import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +33,8 @@ class PlainImages(data.Dataset[Plain]):
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
-        told = hashlib.sha256("\0".join(sample.name for sample in samples).encode()).hexdigest()[:12]
-        self.identity = f"{len(samples)} images ({told})"
+        told = [[sample.name, _bytes(sample.path), sample.orient] for sample in samples]
+        self.identity = f"{len(samples)} images ({hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]})"
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -48,6 +50,14 @@ class PlainImages(data.Dataset[Plain]):
                 continue
             return Plain(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), tuple(problems))
         raise DataMissing(f"none of the {len(self)} images can be read; the first: {problems[0]}")
+
+
+def _bytes(path: Path) -> int | None:
+    """The length of a file: images of other sizes may bear the same names."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 class PlainBatch(NamedTuple):

@@ -16,6 +16,7 @@ from foundling.discovery.stream import Found, discover_images
 from foundling.training.checkpoints import beside
 from foundling.training.loop import Outcome
 from foundling.training.reading import open_images
+from foundling.training.refinement.images import PlainImages
 from foundling.training.refinement.saved import h_boxes, load_refined
 from foundling.training.refinement.settings import Refinement, RefinementOnDataset
 from foundling.training.refinement.task import refine
@@ -85,7 +86,7 @@ def refine_seeds(
 
 def run_path(folder: Path, name: str, settings: Refinement, samples: Sequence[Sample]) -> Path:
     """Where a notebook keeps a run: a path that other settings, or other images, do not share."""
-    told = [settings.model_dump(mode="json", exclude=set(MAY_CHANGE)), [sample.name for sample in samples]]
+    told = [settings.model_dump(mode="json", exclude=set(MAY_CHANGE)), PlainImages(samples).identity]
     return folder / f"{name}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]}"
 
 

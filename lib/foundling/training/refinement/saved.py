@@ -114,8 +114,10 @@ def h_boxes(
     workers: int = 2,
     failures: list[Failure] | None = None,
 ) -> HBoxes:
-    """What h says of each of ``samples``: images are resized to the square of training, boxes back (section 5).
+    """What h says of each of ``samples``: images are resized to the square of training, boxes back.
 
+    As images are in training: bicubic and smoothed. The authors' code resizes bilinearly here, and cuts coordinates to
+    whole numbers.
     An image that cannot be used raises ImageError, or with ``failures`` is appended to it, and its row is nan.
     """
     slots, side, source = refined.settings.boxes, refined.settings.side, refined.source
