@@ -14,6 +14,7 @@ from foundling import paths
 from foundling.backbones import BACKBONES
 from foundling.backbones.weights import find_weights
 from foundling.categories.pseudo_masks import PseudoMasks
+from foundling.commands import detect
 from foundling.commands.mask_outputs import Shape, painted
 from foundling.datasets.index_masks import PALETTE, read_labels, write_labels
 from foundling.discovery.export import encode_mask
@@ -96,6 +97,7 @@ def test_instances_as_coco_files_and_pictures(trained, kind, tmp_path, capsys):
     assert f"{len(entries)} objects with a score of 0 or more in 6 photos" in capsys.readouterr().out
     page = (tmp_path / "o" / "index.html").read_text(encoding="utf-8")
     assert "Objects segmented" in page and "masks with a score of 0 or more" in page
+    assert "trained for 2 steps on masks of objects" in page
     assert run(trained, kind, tmp_path / "o", "--score", 1) == 0
     assert read(tmp_path / "o" / "summary.json")["sure"] == 0
     assert read(tmp_path / "o" / "results.json") == entries  # those that are not sure stay
@@ -210,6 +212,12 @@ def test_checkpoints_of_other_kinds_are_refused(trained, tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.startswith("foundling segment: ") and message in error and str(file) in error
     assert not (tmp_path / "o").exists()
+
+
+def test_of_a_run_that_was_stopped_the_sheet_tells_the_steps_that_were_done(tmp_path):
+    for steps, words in ((1, "1 step"), (3, "3 steps")):
+        export(tmp_path / "run.safetensors", {}, {"method": "semantic", "steps": steps, "settings": {"steps": 9}})
+        assert detect.steps_done(tmp_path / "run.safetensors") == words
 
 
 def test_a_folder_without_photos_and_unusable_options_are_explained(trained, tmp_path, capsys):

@@ -87,10 +87,18 @@ def notes(args: argparse.Namespace, detector: "TrainedDetector") -> list[str]:
     settings = detector.settings
     return [
         f"boxes with a score of {args.score:g} or more; results.json has all from {settings.score_threshold:g}",
-        f"detector: {settings.network} ({settings.engine}), trained for {settings.steps} steps on boxes of "
+        f"detector: {settings.network} ({settings.engine}), trained for {steps_done(args.checkpoint)} on boxes of "
         f"{len(detector.classes)} class{'es' * (len(detector.classes) != 1)}",
         f"checkpoint: {args.checkpoint.name}, {detector.checksum}",
     ]
+
+
+def steps_done(file: Path) -> str:
+    """For how many steps the network in ``file`` was trained, in words: of a run that was stopped, those it did."""
+    from foundling.training.trained import read_header
+
+    steps = read_header(file.expanduser(), "`foundling train`").get("steps", "an unknown number of")
+    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def told_of(args: argparse.Namespace, detector: "TrainedDetector", found: "DetectedSet") -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _mask(args: argparse.Namespace, device: Any) -> tuple[dict[str, Any], list["
     failures += found.failures
     notes = [
         f"masks with a score of {args.score:g} or more; results.json has all that were kept",
-        _about(segmenter.settings, "masks of objects"),
+        _about(args.checkpoint, segmenter.settings, "masks of objects"),
         f"checkpoint: {args.checkpoint.name}, {segmenter.checksum}",
     ]
     outputs.write_detections(args.out, samples, found)
@@ -129,7 +129,7 @@ def _label(args: argparse.Namespace, device: Any) -> tuple[dict[str, Any], list[
     failures += maps.failures
     notes = [
         f"label maps: {MAPS}/, indexed PNG files, 0 is background; segments.json counts their pixels",
-        _about(segmenter.settings, f"label maps of {segmenter.clusters} clusters"),
+        _about(args.checkpoint, segmenter.settings, f"label maps of {segmenter.clusters} clusters"),
         f"checkpoint: {args.checkpoint.name}, {segmenter.checksum}",
     ]
     images = mask_outputs.write_label_maps(args.out, samples, maps)
@@ -147,9 +147,9 @@ def _photos(args: argparse.Namespace, segmenter: Any, what: str) -> tuple[list["
     return samples, failures
 
 
-def _about(settings: Any, labels: str) -> str:
+def _about(file: Path, settings: Any, labels: str) -> str:
     """A line on how the segmenter was trained."""
-    return f"segmenter: {settings.objective} ({settings.network}), trained for {settings.steps} steps on {labels}"
+    return f"segmenter: {settings.objective} ({settings.network}), trained for {detect.steps_done(file)} on {labels}"
 
 
 def _described(segmenter: Any, kind: str, classes: Sequence[str]) -> dict[str, Any]:
