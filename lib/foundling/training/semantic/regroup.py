@@ -2,8 +2,8 @@
 
 This is ours, not COMUS', whose second round takes predictions as they are (Alg. 2). A first round on masks many of
 which hold background learns what objects are better than what they are called: its clusters were made of those masks.
-Clusters of the objects that it finds are better ones. On scenes, masks of LOST that get sharper borders and new clusters
-without any training come as far (notebook 06).
+Clusters of the objects that it finds are better ones. On scenes, masks of LOST that get sharper borders and new
+clusters without any training come as far (notebook 06).
 """
 
 import hashlib
