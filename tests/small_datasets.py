@@ -1,4 +1,4 @@
-"""Small datasets in the published layouts, written by tests: VOCdevkit and COCO."""
+"""Small datasets in the published layouts, written by tests: VOCdevkit and COCO; and images of noise."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from foundling.types import Sample
+
+
+def write_noise(folder: Path, count: int = 2) -> list[Sample]:
+    """Images of noise, 48×64 pixels, in ``folder``."""
+    rng, made = np.random.default_rng(0), list[Sample]()
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(path := folder / f"{i}.png")
+        made.append(Sample(path.name, path, i))
+    return made
 
 
 class VocObject(NamedTuple):

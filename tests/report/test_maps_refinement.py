@@ -5,25 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from foundling.backbones import extract, load_backbone
 from foundling.discovery import lost
 from foundling.report.maps_refinement import MASK, map_rows, pictures
 from foundling.training.refinement.settings import Refinement
 from foundling.types import Sample
+from small_datasets import write_noise
 
 METHODS = {"lost": {"k": 1, "facet": "keys", "centre": True}, "tokencut": {"tau": 0.4, "facet": "keys"}}
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    made = []
-    for i in range(2):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(path := folder / f"{i}.png")
-        made.append(Sample(path.name, path, i))
-    return made
+    return write_noise(tmp_path_factory.mktemp("images"))
 
 
 def test_a_row_for_each_method_and_network(samples: list[Sample], tmp_path: Path) -> None:

@@ -45,6 +45,17 @@ class PseudoMasks:
         file = self.files[i]
         return None if file is None else read_semantic(file, self.clusters + 1, size)
 
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Raises :class:`ParameterError` if there are not as many label maps as ``samples``."""
+        if len(self.files) != len(samples):
+            raise ParameterError(
+                f"{len(self.files)} label maps for {len(samples)} images: pass the samples that they were made of"
+            )
+
+    def contents(self) -> bytes:
+        """What tells these label maps from others: the SHA-256 of each file, ``-`` where there is none."""
+        return b"".join(b"-" if file is None else hashlib.sha256(file.read_bytes()).digest() for file in self.files)
+
 
 def label_map(
     shapes: Sequence[RLE | Sequence[float]], labels: Int[np.ndarray, " object"], size: tuple[int, int]
@@ -59,6 +70,14 @@ def label_map(
     for i in reversed(order):
         labels_map[_inside(shapes[i], size)] = VOID if labels[i] < 0 else labels[i] + 1
     return labels_map
+
+
+def map_of_rows(
+    objects: Objects, labels: Int[np.ndarray, " object"], rows: Sequence[int], size: tuple[int, int]
+) -> UInt8[np.ndarray, "height width"]:
+    """The :func:`label_map` of one image, whose objects are the ``rows`` of ``objects``; ``labels`` are of them all."""
+    shapes = [objects.masks[row] or objects.boxes[row].tolist() for row in rows]
+    return label_map(shapes, labels[list(rows)], size)
 
 
 def _inside(shape: RLE | Sequence[float], size: tuple[int, int]) -> np.ndarray:
@@ -115,8 +134,7 @@ def write_pseudo_masks(
             continue
         try:
             if file not in kept:
-                shapes = [objects.masks[row] or objects.boxes[row].tolist() for row in rows]
-                found = label_map(shapes, labels[rows], size_of(sample))
+                found = map_of_rows(objects, labels, rows, size_of(sample))
                 with writing(file) as part:
                     write_labels(part, found)
             written.append(file)

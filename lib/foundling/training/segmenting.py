@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 
 from foundling.backbones.load import Backbone
 from foundling.categories import Clusters, Objects, cluster_objects, core, describe_objects, objects_of_masks
-from foundling.categories.pseudo_masks import PseudoMasks, label_map, write_pseudo_masks
+from foundling.categories.pseudo_masks import PseudoMasks, map_of_rows, write_pseudo_masks
 from foundling.categories.scores import class_counts, cluster_confusions, with_labelled
 from foundling.datasets import Dataset
 from foundling.datasets.semantic import as_voc, boxes_as_masks
@@ -94,9 +94,8 @@ def map_of(
     height, width = found.masks.sizes[image].tolist()
     if not height:
         return None
-    rows = np.flatnonzero(found.objects.images == image)
-    shapes = [found.objects.masks[row] or found.objects.boxes[row].tolist() for row in rows]
-    return label_map(shapes, labels[rows], (height, width))
+    rows = np.flatnonzero(found.objects.images == image).tolist()
+    return map_of_rows(found.objects, labels, rows, (height, width))
 
 
 def write_maps(
@@ -183,10 +182,7 @@ def _digest(
         own = {item.name: getattr(regroup, item.name) for item in fields(regroup)}
         told.append({**own, "network": regroup.network.checksum})
     text = json.dumps([told, masks.clusters, [[sample.name for sample in part] for part in images]], sort_keys=True)
-    digest = hashlib.sha256(text.encode())
-    for file in masks.files:
-        digest.update(b"-" if file is None else hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:8]
+    return hashlib.sha256(text.encode() + masks.contents()).hexdigest()[:8]
 
 
 class Looked(NamedTuple):

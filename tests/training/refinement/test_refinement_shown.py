@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from foundling.backbones import load_backbone
 from foundling.saliency.segments import discover_segments
@@ -16,16 +15,12 @@ from foundling.training.refinement.segmenter import segmenter_of
 from foundling.training.refinement.settings import Refinement
 from foundling.training.refinement.shown import detections, last_drift, phase_hours, seen_by_h
 from foundling.types import Sample
+from small_datasets import write_noise
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    made = []
-    for i in range(2):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(path := folder / f"{i}.png")
-        made.append(Sample(path.name, path, i))
-    return made
+    return write_noise(tmp_path_factory.mktemp("images"))
 
 
 def test_hours_of_each_phase() -> None:

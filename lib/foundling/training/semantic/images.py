@@ -51,10 +51,7 @@ class MappedImages(data.Dataset[Mapped]):
         train on, or only one label; :class:`ImageError` if a label map is missing, damaged, of another size than its
         image, or holds a label that there is no cluster for.
         """
-        if len(masks.files) != len(samples):
-            raise ParameterError(
-                f"{len(masks.files)} label maps for {len(samples)} images: pass the samples that they were made of"
-            )
+        masks.check(samples)
         if masks.clusters < 1:
             raise ParameterError("label maps without a cluster hold background alone: there is nothing to train on")
         self.classes = masks.clusters + 1

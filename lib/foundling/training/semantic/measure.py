@@ -50,8 +50,7 @@ def maps_of(
     Images without one are left out; as COMUS evaluates pseudo-masks, with ``empty``, they are all background. Raises
     :class:`ParameterError` if there are not as many as ``samples``, and ImageError for one that is missing or damaged.
     """
-    if len(masks.files) != len(samples):
-        raise ParameterError(f"{len(masks.files)} label maps for {len(samples)} images: pass those they were made of")
+    masks.check(samples)
     unusable = {failure.index for failure in masks.failures}
     for i, sample in enumerate(samples):
         labels = masks.read(i)

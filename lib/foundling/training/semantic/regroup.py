@@ -20,12 +20,12 @@ from jaxtyping import Bool, UInt8
 from foundling.backbones.load import Backbone
 from foundling.categories import Objects, cluster_objects, core, describe_objects
 from foundling.categories.fitting import fitted
-from foundling.categories.pseudo_masks import PseudoMasks, file_names, kept_maps, label_map
+from foundling.categories.pseudo_masks import PseudoMasks, file_names, kept_maps, map_of_rows
 from foundling.datasets.images import read_image
 from foundling.datasets.index_masks import write_labels
 from foundling.discovery.chunks import code_digest
 from foundling.discovery.export import encode_mask
-from foundling.errors import ImageError, ParameterError
+from foundling.errors import ImageError
 from foundling.files import writing
 from foundling.types import VOID, Failure, Sample
 
@@ -63,10 +63,7 @@ class Regroup:
         Raises :class:`ParameterError` where ``masks`` are not of ``samples``, fewer than three objects are left, or
         ``folder`` holds files that were not made here, and as :func:`foundling.categories.describe_objects`.
         """
-        if len(masks.files) != len(samples):
-            raise ParameterError(
-                f"{len(masks.files)} label maps for {len(samples)} images: pass the samples that they were made of"
-            )
+        masks.check(samples)
         names = file_names([sample.name for sample in samples])
         files = [folder / name if there else None for name, there in zip(names, masks.files, strict=True)]
         wanted = [file for file in files if file is not None]
@@ -88,11 +85,10 @@ class Regroup:
         groups = cluster_objects(found, clusters, "spectral", self.seed, neighbours)
         labels = groups.kept(core(groups, self.share))
         for i, size in sizes.items():
-            rows = np.flatnonzero(objects.images == i)
-            file, shapes = files[i], [objects.masks[row] or objects.boxes[row].tolist() for row in rows]
+            file, rows = files[i], np.flatnonzero(objects.images == i).tolist()
             assert file is not None
             with writing(file) as part:
-                write_labels(part, label_map(shapes, labels[rows], size))
+                write_labels(part, map_of_rows(objects, labels, rows, size))
         return failures
 
     def _objects(
@@ -129,10 +125,7 @@ class Regroup:
     def _digest(self, masks: PseudoMasks, samples: Sequence[Sample]) -> str:
         told = [self.seed, self.min_area, self.reach, self.neighbours, self.share, dict(self.description)]
         text = [*told, masks.clusters, self.network.checksum, [sample.name for sample in samples], code_digest(SOURCES)]
-        digest = hashlib.sha256(json.dumps(text, sort_keys=True).encode())
-        for file in masks.files:
-            digest.update(b"-" if file is None else hashlib.sha256(file.read_bytes()).digest())
-        return digest.hexdigest()
+        return hashlib.sha256(json.dumps(text, sort_keys=True).encode() + masks.contents()).hexdigest()
 
 
 def sharpened(
