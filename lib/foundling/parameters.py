@@ -6,7 +6,7 @@ Values are checked strictly: ``"8"`` is not a number and ``true`` is not 1. Impo
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -253,15 +253,27 @@ def _unserved(parameters: SingleObjectDiscovery) -> list[str]:
     runs += [(split_backbone(entry)[0], "lost") for entry in parameters.compare_backbones]
     for backbone, label in runs:
         method, settings = resolve_method(label, parameters.methods[label])
-        facets = BACKBONES[backbone].facets
-        if lacking := [facet for facet in method.facets(**settings) if facet not in (*facets, "images")]:
-            needed = label in DRAWN and label != "dino_seg"
-            remedy = "give it other settings" if needed else f"remove the label {label!r} from methods"
-            wrong.append(
-                f"methods.{label} reads {', '.join(lacking)}, which the backbone {backbone!r} does not have "
-                f"(it has {', '.join(facets)}): {remedy}, or choose another backbone"
-            )
+        needed = label in DRAWN and label != "dino_seg"
+        remedy = "give it other settings" if needed else f"remove the label {label!r} from methods"
+        remedy += ", or choose another backbone"
+        wrong += _lacking(f"methods.{label}", backbone, method.facets(**settings), remedy)
     return wrong
+
+
+def _lacking(where: str, backbone: str, read: Iterable[str], remedy: str = "give other settings") -> list[str]:
+    """The line about facets that are read and that the backbone does not have, if there are any."""
+    from foundling.backbones import BACKBONES
+
+    facets = BACKBONES[backbone].facets
+    lacking = [facet for facet in read if facet not in (*facets, "images")]
+    line = f"{where} reads {', '.join(lacking)}, which the backbone {backbone!r} does not have (it has "
+    return [f"{line}{', '.join(facets)}): {remedy}"] if lacking else []
+
+
+def _described(description: Mapping[str, Any]) -> str:
+    """The facet that the description of an object reads."""
+    about = {"descriptor": "cls", "facet": "tokens"} | dict(description)
+    return "cls" if about["descriptor"] == "cls" else str(about["facet"])
 
 
 def _wrong_instances(parameters: Instanceness) -> list[str]:
@@ -288,16 +300,11 @@ def _wrong_clustering(parameters: Clustering) -> list[str]:
     describer = split_backbone(parameters.describer)[0] if parameters.describer else parameters.backbone
     if describer not in BACKBONES:
         return [f"describer: unknown backbone {describer!r}{suggest(describer, BACKBONES)}"]
-    read = {"descriptor": (describer, ["cls"] if parameters.descriptor == "cls" else [parameters.facet])}
+    wrong = _lacking("descriptor", describer, ["cls" if parameters.descriptor == "cls" else parameters.facet])
     for label in sources:
         method, settings = resolve_method(label, sources[label])
-        read[f"saliency.{label}"] = (parameters.backbone, list(method.facets(**settings)))
-    return [
-        f"{name} reads {', '.join(lacking)}, which the backbone {network!r} does not have (it has "
-        f"{', '.join(BACKBONES[network].facets)}): give other settings"
-        for name, (network, wanted) in read.items()
-        if (lacking := [facet for facet in wanted if facet not in (*BACKBONES[network].facets, "images")])
-    ]
+        wrong += _lacking(f"saliency.{label}", parameters.backbone, method.facets(**settings))
+    return wrong
 
 
 def _wrong_parts(where: str, parts: Sequence[tuple[str, str]], remedy: str = "") -> list[str]:
@@ -337,10 +344,8 @@ def _wrong_segmentation(parameters: SegmenterTraining) -> list[str]:
             return wrong + lines
         own, complete = resolve_method(method["method"], method)
         read.append(("saliency", parameters.backbone, own.facets(**complete)))
-    about = {"descriptor": "cls", "facet": "tokens"} | parameters.description
     if parameters.semantic:
-        described = "cls" if about["descriptor"] == "cls" else about["facet"]
-        read.append(("description", parameters.backbone, (described,)))
+        read.append(("description", parameters.backbone, (_described(parameters.description),)))
     if parameters.instances:
         for name, entry in (("proposal_backbone", parameters.proposal_backbone),
                             ("saliency_backbone", parameters.saliency_backbone)):  # fmt: skip
@@ -348,13 +353,7 @@ def _wrong_segmentation(parameters: SegmenterTraining) -> list[str]:
             if base not in (*BACKBONES, NO_SALIENCY):
                 wrong.append(f"{name}: unknown backbone {base!r}{suggest(base, BACKBONES)}")
             read.append((name, base, (parameters.facet,)))
-    return wrong + [
-        f"{label} reads {', '.join(lacking)}, which the backbone {name!r} does not have (it has {', '.join(facets)}): "
-        "give other settings"
-        for label, name, wanted in read
-        if name in BACKBONES
-        and (lacking := [facet for facet in wanted if facet not in (facets := (*BACKBONES[name].facets, "images"))])
-    ]
+    return wrong + [line for label, name, wanted in read if name in BACKBONES for line in _lacking(label, name, wanted)]
 
 
 def _wrong_detection(parameters: DetectorTraining) -> list[str]:
@@ -371,18 +370,11 @@ def _wrong_detection(parameters: DetectorTraining) -> list[str]:
         return wrong + lines
     if parameters.backbone not in BACKBONES:
         return wrong
-    facets = (*BACKBONES[parameters.backbone].facets, "images")
     method, complete = resolve_method(name, parameters.teacher)
-    read = {"teacher": method.facets(**complete)}
+    wrong += _lacking("teacher", parameters.backbone, method.facets(**complete))
     if parameters.od:
-        about = {"descriptor": "cls", "facet": "tokens"} | parameters.description
-        read["description"] = ("cls",) if about["descriptor"] == "cls" else (about["facet"],)
-    return wrong + [
-        f"{label} reads {', '.join(lacking)}, which the backbone {parameters.backbone!r} does not have (it has "
-        f"{', '.join(facets[:-1])}): give other settings"
-        for label, wanted in read.items()
-        if (lacking := [facet for facet in wanted if facet not in facets])
-    ]
+        wrong += _lacking("description", parameters.backbone, [_described(parameters.description)])
+    return wrong
 
 
 def _wrong_refinement(parameters: BoxRefinement) -> list[str]:
