@@ -68,6 +68,7 @@ def test_parts_and_runs_as_they_are_asked_for():
     p = validate(SIX, {"further": ["voc07:seg_test", "coco:val2017:voc"], "later_on": ["multi_train", "voc12:train"]})
     assert p.parts() == [("scenes", "single_train")]
     assert p.later_parts() == [("scenes", "multi_train"), ("voc12", "train")]
+    assert validate(SIX, {}).later_parts() == p.parts() and validate(SIX, {"train_on": []}).later_parts() == []
     assert p.measured_instances() == ("scenes", "multi_val") and p.instance_parts() == [("scenes", "multi_train")]
     assert p.further_parts() == [("voc07", "seg_test", False), ("coco", "val2017", True)]
     assert [run.objective for run in p.runs()] == ["semantic", "semantic", "solo"]
@@ -79,9 +80,12 @@ def test_parts_and_runs_as_they_are_asked_for():
 
 def test_the_weights_that_segmenters_start_from_are_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
-    assert set(embedded_weights(validate(SIX, {}))) == {"scenes_odin", "scenes_mae"}
-    assert set(embedded_weights(validate(SIX, {"instances": {}}))) == {"scenes_odin"}
-    assert set(embedded_weights(validate(SIX, {"saliency_backbone": "none"}))) == {"scenes_odin"}
+    labels = {"scenes_odin", "scenes_saliency", "scenes_objects"}
+    assert set(embedded_weights(validate(SIX, {}))) == labels | {"scenes_mae"}
+    assert set(embedded_weights(validate(SIX, {"instances": {}}))) == labels
+    assert set(embedded_weights(validate(SIX, {"saliency_backbone": "none"}))) == labels
+    plain = {"saliency": {"source": "lost"}, "describer": "", "semantic": [{"weights": "scenes_mae"}], "instances": {}}
+    assert set(embedded_weights(validate(SIX, plain))) == {"scenes_odin", "scenes_mae"}
     others = {"semantic": [], "instances": {"weights": "scenes_mae"}, "proposal_backbone": "scenes_odin:random"}
     assert set(embedded_weights(validate(SIX, others))) == {"scenes_odin", "scenes_mae"}
     file = validate(SIX, {"instances": {"weights": "gone.safetensors"}, "semantic": []})

@@ -39,7 +39,7 @@ SIZES = {"min_sizes": [SIDE], "test_size": SIDE, "channels": 16, "score_threshol
 SOLO = {"width": 16, "depth": 1, "mask_width": 16, "kernel": 16, "grids": [6, 4], "scales": [[1.0, 24.0], [12.0, 99.0]]}
 RCNN = {"anchors": [[12, 20]], "hidden": 32, "pool": 3, "mask_pool": 7, "mask_width": 16, "mask_depth": 1,
         "rpn_proposals": 16, "test_proposals": 16, "roi_samples": 16, "rpn_candidates": 64}  # fmt: skip
-SEMANTIC = {"channels": 8, "detail": 4, "side": SIDE, "test_side": SIDE, "object_first": False}
+SEMANTIC = {"network": "vit", "channels": 8, "detail": 4, "side": SIDE, "test_side": SIDE}
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_each_row_of_the_tables_is_claimed_once():
 @pytest.mark.parametrize(
     "change",
     [{"limit": 9}, {"backbone": "dino_vits16"}, {"description": {"side": 64}}, {"clusters": 21}, {"neighbours": 20},
-     {"min_area": 0}, {"later_limit": 5}, {"regroup": True},
+     {"min_area": 0}, {"later_limit": 5}, {"describer": "scenes_objects"},
      {"share": 1.0}, {"train_on": ["voc12:seg_val"]}, {"train_limit": 9}, {"later_on": []}, {"precision": "bf16"},
      {"saliency": {"source": "lost"}}, {"saliency": {"source": "network", "weights": "basnet_unsupervised"}},
      {"semantic": [{"settings": "comus_semantic_1"}]},

@@ -297,14 +297,26 @@ def _wrong_clustering(parameters: Clustering) -> list[str]:
     wrong = [line for label in sources for line in _wrong_settings(label, sources[label], "saliency")]
     if wrong or parameters.backbone not in BACKBONES:
         return wrong
-    describer = split_backbone(parameters.describer)[0] if parameters.describer else parameters.backbone
-    if describer not in BACKBONES:
-        return [f"describer: unknown backbone {describer!r}{suggest(describer, BACKBONES)}"]
-    wrong = _lacking("descriptor", describer, ["cls" if parameters.descriptor == "cls" else parameters.facet])
+    if unknown := _unknown_describer(parameters):
+        return unknown
+    wanted = "cls" if parameters.descriptor == "cls" else parameters.facet
+    wrong = _lacking("descriptor", _describer(parameters), [wanted])
     for label in sources:
         method, settings = resolve_method(label, sources[label])
         wrong += _lacking(f"saliency.{label}", parameters.backbone, method.facets(**settings))
     return wrong
+
+
+def _describer(parameters: Clustering | SegmenterTraining) -> str:
+    """The name of the network that describes objects."""
+    return split_backbone(parameters.describer)[0] if parameters.describer else parameters.backbone
+
+
+def _unknown_describer(parameters: Clustering | SegmenterTraining) -> list[str]:
+    from foundling.backbones import BACKBONES
+
+    name = _describer(parameters)
+    return [] if name in BACKBONES else [f"describer: unknown backbone {name!r}{suggest(name, BACKBONES)}"]
 
 
 def _wrong_parts(where: str, parts: Sequence[tuple[str, str]], remedy: str = "") -> list[str]:
@@ -345,7 +357,8 @@ def _wrong_segmentation(parameters: SegmenterTraining) -> list[str]:
         own, complete = resolve_method(method["method"], method)
         read.append(("saliency", parameters.backbone, own.facets(**complete)))
     if parameters.semantic:
-        read.append(("description", parameters.backbone, (_described(parameters.description),)))
+        wrong += _unknown_describer(parameters)
+        read.append(("description", _describer(parameters), (_described(parameters.description),)))
     if parameters.instances:
         for name, entry in (("proposal_backbone", parameters.proposal_backbone),
                             ("saliency_backbone", parameters.saliency_backbone)):  # fmt: skip

@@ -8,12 +8,15 @@ from pydantic import Field, model_validator
 from foundling.errors import ParameterError
 from foundling.parameters_base import Parameters, split_backbone
 from foundling.parameters_clustering import NETWORK
-from foundling.parameters_detection import DESCRIPTION, FILES, check_description, named_parts
+from foundling.parameters_detection import FILES, check_description, named_parts
 from foundling.parameters_instances import PartCount
 from foundling.paths import ROOT
 
-# The settings of LOST are those of notebook 02, chosen on single scenes.
-SALIENCY: dict[str, Any] = {"source": "lost", "k": 1, "facet": "keys", "centre": True}
+# The masks and the names of notebook 04.
+SALIENCY: dict[str, Any] = {"source": NETWORK, "weights": "scenes_saliency"}
+DESCRIPTION: dict[str, Any] = {
+    "recipe": "comus", "descriptor": "mean", "side": 64, "facet": "tokens", "background": "mean",
+}  # fmt: skip
 PART = r"^([A-Za-z0-9_]+:)?[A-Za-z0-9_]+$"
 FURTHER = r"^[A-Za-z0-9_]+:[A-Za-z0-9_]+(:voc)?$"
 NO_SALIENCY = "none"
@@ -47,7 +50,7 @@ class SegmenterTraining(Parameters):
     )
     later_on: list[Part] = Field([], description="parts that later rounds are trained on; empty: those of round 1")
     train_limit: int = Field(1000, ge=0, description="images of each part of round 1, from the first; 0: all of them")
-    later_limit: int = Field(1000, ge=0, description="images of each part of later_on; 0: all of them")
+    later_limit: int = Field(0, ge=0, description="images of each part of later rounds, from the first; 0: all of them")
     saliency: dict[str, Any] = Field(
         SALIENCY,
         description="whose mask of an image is its object: {'source': …, its settings}; see notebook 04",
@@ -56,19 +59,15 @@ class SegmenterTraining(Parameters):
         0, ge=0, description="pixels annotated in an image from which it is measured; COMUS on COCO: 1000"
     )
     min_area: int = Field(400, ge=0, description="pixels above which a mask is an object")
+    describer: str = Field(
+        "scenes_objects", description="network that describes objects, as in compare_backbones; empty: backbone"
+    )
     description: dict[str, Any] = Field(
         DESCRIPTION, description="of objects for clustering: arguments of foundling.categories.describe_objects"
     )
     clusters: int = Field(0, ge=0, le=254, description="number of clusters; 0: of categories")
     neighbours: int = Field(30, ge=2, description="of each object in the graph of spectral clustering")
     share: float = Field(0.8, gt=0, le=1, description="of a cluster that is its core, and taught; above 0, 1 keeps all")
-    regroup: bool = Field(
-        True,
-        description="before a later round, the objects of the predictions are clustered anew; the paper's: false",
-    )
-    reach: int = Field(
-        12, ge=0, le=200, description="with regroup, pixels by which their borders may move to edges (GrabCut); 0: none"
-    )
     ablation: bool = Field(True, description="COMUS' Table 5: also k-means, and round 1 without the filter")
 
     instances: dict[str, Any] = Field(
@@ -130,9 +129,10 @@ class SegmenterTraining(Parameters):
         return self
 
     def networks(self) -> list[tuple[str, str]]:
-        """That of masks and descriptions, those of proposals, and those that segmenters start from."""
+        """That of masks, that of descriptions, those of proposals, and those that segmenters start from."""
         named = [run.weights for run in self.runs() if run.weights != "random" and not run.weights.endswith(FILES)]
-        others = [name for name in (self.proposal_backbone, self.saliency_backbone) if self.instances]
+        others = [self.describer] if self.semantic else []
+        others += [self.proposal_backbone, self.saliency_backbone] if self.instances else []
         used = [split_backbone(name) for name in others if name not in ("", NO_SALIENCY)]
         return [*super().networks(), *dict.fromkeys([*used, *((name, "pretrained") for name in named)])]
 
@@ -162,8 +162,8 @@ class SegmenterTraining(Parameters):
         return named_parts(self.train_on, self.dataset)
 
     def later_parts(self) -> list[tuple[str, str]]:
-        """The same of ``later_on``; none where later rounds are trained on the images of round 1."""
-        return named_parts(self.later_on, self.dataset)
+        """The same of later rounds: ``later_on``, or the parts of round 1."""
+        return named_parts(self.later_on or self.train_on, self.dataset)
 
     def instance_parts(self) -> list[tuple[str, str]]:
         """The same of ``instance_train_on``; none where the images that instances are measured on are trained on."""

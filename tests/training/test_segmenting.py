@@ -14,15 +14,14 @@ from foundling.discovery.export import encode_mask
 from foundling.evaluation.segmentation import confusion, segmentation_scores
 from foundling.parameters import validate
 from foundling.training import segmenting
-from foundling.training.semantic.regroup import Regroup
 from foundling.training.semantic.settings import Semantic
 from foundling.types import Sample, Target
 from small_datasets import VocObject, coco_annotation, make_coco, make_voc
 
 SMALL = {"size": 96, "min_area": 50, "batch_size": 4, "saliency_backbone": ""}
 TINY = {
-    "weights": "random", "channels": 8, "detail": 4, "side": 32, "test_side": 96, "steps": 2, "warmup": 1, "batch": 2,
-    "workers": 0,
+    "network": "vit", "weights": "random", "channels": 8, "detail": 4, "side": 32, "test_side": 96, "steps": 2,
+    "warmup": 1, "batch": 2, "workers": 0,
 }  # fmt: skip
 
 
@@ -47,7 +46,8 @@ def dataset():
 
 @pytest.fixture
 def found(dataset, network, tmp_path):
-    return segmenting.found_objects(given(), network, dataset.samples, tmp_path / "saliency", [])
+    describer = load_backbone("scenes_objects", device="cpu")
+    return segmenting.found_objects(given(), (network, describer), dataset.samples, tmp_path / "saliency", [])
 
 
 def test_objects_become_label_maps_and_tables(dataset, found, tmp_path):
@@ -70,21 +70,6 @@ def test_objects_become_label_maps_and_tables(dataset, found, tmp_path):
         np.testing.assert_array_equal(tables[i], confusion(labels.astype(int), truth.astype(int), 4, 13))
 
 
-class Same(Regroup):
-    """A regrouping that changes nothing, and says what it was asked."""
-
-    def __call__(self, masks, samples, folder):
-        self.description["asked"].append(self.share)
-        return masks
-
-
-def test_the_control_is_measured_as_the_pseudo_masks_are(network, dataset, found, tmp_path):
-    labels, same = np.arange(len(found.objects)) % 3, Same(network, share=0.5, description={"asked": []})
-    tables = segmenting.regrouped_tables(dataset, found, labels, 3, same, tmp_path, [])
-    np.testing.assert_array_equal(tables, segmenting.own_tables(dataset, found, {"own": labels}, 3, [])["own"])
-    assert same.description == {"asked": [1.0]}  # all objects take part
-
-
 def test_images_without_an_object_teach_nothing_and_those_that_fail_have_no_map(dataset, found, tmp_path):
     nothing = found._replace(objects=found.objects[np.zeros(0, dtype=np.int64)], descriptors=found.descriptors[:0])
     labels = np.zeros(0, dtype=np.int64)
@@ -101,15 +86,15 @@ def test_rounds_have_files_of_their_own_and_are_found_again(dataset, found, tmp_
     maps = segmenting.write_maps(tmp_path / "maps", dataset.samples, found.objects, labels, 2)
     images, settings = [dataset.samples], [Semantic(**TINY)]
 
-    def train(masks=maps, told=settings, seed=0, regroup=None):
+    def train(masks=maps, told=settings, seed=0):
         where = tmp_path / "runs"
-        return segmenting.train_rounds(images, masks, told, where, "semantic", seed, regroup=regroup, cpu=True)
+        return segmenting.train_rounds(images, masks, told, where, "semantic", seed, cpu=True)
 
     first = train()
     assert [one.outcome.finished for one in first] == [True]
     assert [one.outcome.file for one in train()] == [one.outcome.file for one in first]
     files = {first[0].outcome.file, train(seed=1)[0].outcome.file}
-    files.add(train(told=[Semantic(**{**TINY, "learning_rate": 2e-3})])[0].outcome.file)
+    files.add(train(told=[Semantic(**{**TINY, "learning_rate": 3e-3})])[0].outcome.file)
     other = segmenting.write_maps(tmp_path / "others", dataset.samples, found.objects, 1 - labels, 2)
     files.add(train(masks=other)[0].outcome.file)
     assert len(files) == 4
@@ -117,21 +102,6 @@ def test_rounds_have_files_of_their_own_and_are_found_again(dataset, found, tmp_
     looked = segmenting.look(first[0].outcome.file, dataset, True, tmp_path / "looked", lost, cpu=True)
     assert looked.tables.shape == (8, 3, 13) and looked.tables.sum() == 8 * 96 * 96 and not lost
     assert segmenting.look(first[0].outcome.file, dataset, False, tmp_path / "looked", lost, cpu=True).tables is None
-
-
-def test_objects_of_predictions_are_clustered_anew_if_that_is_asked_for(network, dataset, found, tmp_path, monkeypatch):
-    assert segmenting.regrouping(given(regroup=False), network, 0) is None
-    own = segmenting.regrouping(given(reach=3, neighbours=5, share=0.7), network, 4)
-    assert (own.seed, own.min_area, own.reach, own.neighbours, own.share) == (4, 50, 3, 5, 0.7)
-    assert own.description == given().description
-    passed = []
-    monkeypatch.setattr(segmenting, "self_train", lambda *args, **options: passed.append((args[3], options)) or [])
-    labels = np.arange(len(found.objects)) % 2
-    maps = segmenting.write_maps(tmp_path / "maps", dataset.samples, found.objects, labels, 2)
-    for regroup in (None, own, own):
-        segmenting.train_rounds([dataset.samples], maps, [Semantic(**TINY)], tmp_path, "a", 0, regroup=regroup)
-    assert [options["regroup"] for _, options in passed] == [None, own, own]
-    assert passed[0][0] != passed[1][0] == passed[2][0]  # other labels, other files
 
 
 def test_what_is_stopped_is_told(dataset, found, tmp_path, capsys):

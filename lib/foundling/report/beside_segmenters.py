@@ -127,6 +127,7 @@ def is_comus(p: Any) -> bool:
         and _whole(p)
         and (p.backbone, p.weights) == ("dino_vits8", "pretrained")
         and _is_salient(p)
+        and p.describer in ("", p.backbone)
         and DESCRIBED | p.description == DESCRIBED
         and (p.min_area, p.neighbours, p.share) == (400, 30, 0.8)
         and p.least_labelled == (1000 if p.dataset == "coco" else 0)
@@ -143,9 +144,7 @@ def _is_salient(p: Any) -> bool:
 
 def _is_self_trained(p: Any) -> bool:
     recipes, first, later = ROUNDS[p.dataset, p.split]
-    if p.regroup and len(recipes) > 1:
-        return False
-    limits = (p.train_limit, p.later_limit if p.later_on else 0)
+    limits = (p.train_limit, p.later_limit if len(p.semantic) > 1 else 0)
     if (p.train_on, p.later_on, *limits) != (first, later, 0, 0) or len(p.semantic) != len(recipes):
         return False
     return all(_same(run, _recipe(name, "semantic")) for run, name in zip(p.rounds(), recipes, strict=True))

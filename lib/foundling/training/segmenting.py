@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,6 @@ from foundling.saliency import SaliencyMasks, saliency_masks
 from foundling.training.detected import segment_images
 from foundling.training.instance.predict import load_instances
 from foundling.training.semantic.measure import confusions, maps_of
-from foundling.training.semantic.regroup import Regroup
 from foundling.training.semantic.rounds import Round, predict_masks, self_train
 from foundling.training.semantic.settings import Semantic
 from foundling.training.settings import MAY_CHANGE
@@ -54,19 +53,22 @@ class FoundObjects(NamedTuple):
 
 
 def found_objects(
-    given: SegmenterTraining, network: Backbone, samples: Sequence[Sample], folder: Path, failures: list[Failure]
-) -> FoundObjects:
-    """The objects in ``samples`` that ``given`` describes, found once and kept in ``folder``.
+    given: SegmenterTraining, networks: tuple[Backbone, Backbone], samples: Sequence[Sample], folder: Path,
+    failures: list[Failure],
+) -> FoundObjects:  # fmt: skip
+    """The objects in ``samples`` that ``given`` wants: found by the first of ``networks`` once and kept in ``folder``,
+    described by the second.
 
     What cannot be read or described is appended to ``failures``; raises as
     :func:`foundling.saliency.saliency_masks` and :func:`foundling.categories.describe_objects`.
     """
+    finder, describer = networks
     options: dict[str, Any] = {"precision": given.precision, "batch_size": given.batch_size}
     sources = {OBJECTS: given.saliency_settings()}
-    masks = saliency_masks(sources, samples, network, out=folder, max_side=given.max_side or None, **options)[OBJECTS]
+    masks = saliency_masks(sources, samples, finder, out=folder, max_side=given.max_side or None, **options)[OBJECTS]
     objects = objects_of_masks(samples, masks.masks, given.min_area)
     missed: list[Failure] = []
-    found = describe_objects(network, samples, objects, **given.description, **options, failures=missed)
+    found = describe_objects(describer, samples, objects, **given.description, **options, failures=missed)
     failures += [*masks.failures, *missed]
     fine = np.isfinite(found).all(axis=1)
     return FoundObjects(masks, objects[fine], found[fine])
@@ -120,22 +122,6 @@ def own_tables(
     return {name: cluster_confusions(counts, found.objects, labels, clusters) for name, labels in labelled.items()}
 
 
-def regrouped_tables(
-    dataset: Dataset,
-    found: FoundObjects,
-    labels: Int[np.ndarray, " object"],
-    clusters: int,
-    regroup: Regroup,
-    folder: Path,
-    failures: list[Failure],
-) -> Int[np.ndarray, "image cluster class"]:
-    """The same of pseudo-masks whose objects went through ``regroup``, all of them: a control, for what it does to a
-    segmenter's predictions it does to the masks that this was taught with, without any training."""
-    maps = write_maps(folder / "before", dataset.samples, found.objects, labels, clusters)
-    anew = replace(regroup, share=1.0)(maps, dataset.samples, folder / "after")
-    return confusions(maps_of(anew, dataset.samples, empty=True), dataset, clusters, failures)
-
-
 # Rounds
 
 
@@ -147,19 +133,17 @@ def train_rounds(
     name: str,
     seed: int,
     *,
-    regroup: Regroup | None = None,
     minutes: float = 0.0,
     cpu: bool = False,
 ) -> list[Round]:
     """Rounds of self-training in ``folder``, or what an earlier call left of them; ``minutes`` (0: no limit) stop them.
 
-    ``regroup`` makes the labels of later rounds of predictions; see :func:`regrouping`. Other settings, and other label
-    maps or images, have other files. What is stopped is told. See
+    Other settings, and other label maps or images, have other files. What is stopped is told. See
     :func:`foundling.training.semantic.rounds.self_train` for the rest.
     """
     seeded = [type(told).model_validate({**told.model_dump(), "seed": seed}) for told in settings]
-    out = folder / f"{name}_seed{seed}-{_digest(seeded, masks, images, regroup)}"
-    rounds = self_train(images, masks, seeded, out, regroup=regroup, minutes=minutes or math.inf, cpu=cpu)
+    out = folder / f"{name}_seed{seed}-{_digest(seeded, masks, images)}"
+    rounds = self_train(images, masks, seeded, out, minutes=minutes or math.inf, cpu=cpu)
     for number, (one, told) in enumerate(zip(rounds, seeded, strict=False), start=1):
         if not one.outcome.finished:
             where = f"{name}_seed{seed}, round {number}"
@@ -167,20 +151,8 @@ def train_rounds(
     return rounds
 
 
-def regrouping(given: SegmenterTraining, network: Backbone, seed: int) -> Regroup | None:
-    """What clusters the objects of predictions anew before a later round, as ``given`` wants it, if it does."""
-    if not given.regroup:
-        return None
-    return Regroup(network, seed, given.min_area, given.reach, given.neighbours, given.share, given.description)
-
-
-def _digest(
-    settings: Sequence[Semantic], masks: PseudoMasks, images: Sequence[Sequence[Sample]], regroup: Regroup | None
-) -> str:
-    told: list[Any] = [one.model_dump(mode="json", exclude=set(MAY_CHANGE)) for one in settings]
-    if regroup is not None:
-        own = {item.name: getattr(regroup, item.name) for item in fields(regroup)}
-        told.append({**own, "network": regroup.network.checksum})
+def _digest(settings: Sequence[Semantic], masks: PseudoMasks, images: Sequence[Sequence[Sample]]) -> str:
+    told = [one.model_dump(mode="json", exclude=set(MAY_CHANGE)) for one in settings]
     text = json.dumps([told, masks.clusters, [[sample.name for sample in part] for part in images]], sort_keys=True)
     return hashlib.sha256(text.encode() + masks.contents()).hexdigest()[:8]
 

@@ -17,8 +17,9 @@ CLUSTERS = 2  # red, green
 def settings(**changes: Any) -> Semantic:
     """Those of a run of seconds."""
     given: dict[str, Any] = {
-        "weights": "random", "channels": 8, "detail": 4, "side": 32, "test_side": 32, "steps": 6, "warmup": 2,
-        "batch": 4, "workers": 0, "log_every": 2, "save_every": 2, "object_first": False,
+        "network": "vit", "weights": "random", "channels": 8, "detail": 4, "side": 32, "test_side": 32, "steps": 6,
+        "warmup": 2, "batch": 4, "learning_rate": 1e-3, "backbone_rate": 0.1, "weight_decay": 0.0, "clip": 0.0,
+        "workers": 0, "log_every": 2, "save_every": 2,
     }  # fmt: skip
     return Semantic(**(given | changes))
 

@@ -20,9 +20,7 @@ from foundling.training.semantic import predict as predicting
 from foundling.training.semantic.networks import load_encoder, make_segmenter
 from foundling.training.semantic.predict import (
     TrainedSegmenter,
-    decide,
     load_segmenter,
-    one_name,
     segment,
     segment_to_files,
 )
@@ -85,23 +83,6 @@ def test_an_image_that_cannot_be_read(segmenter: TrainedSegmenter, samples: list
     found = list(segment(segmenter, samples, failures=failures))
     assert [sample.name for sample, _ in found] == ["0.png", "2.png", "3.png", "4.png"]
     assert [(failure.name, failure.index) for failure in failures] == [("1.png", 1)]
-
-
-def test_an_object_may_be_of_any_cluster() -> None:
-    """0.4 against 0.3 and 0.3: the background is the likeliest class, but an object is likelier."""
-    chances = torch.tensor([[0.4, 0.3, 0.3], [0.4, 0.25, 0.35], [0.6, 0.1, 0.3], [0.1, 0.2, 0.7]])
-    logits = chances.log().T[None, :, None]
-    assert decide(logits, False).flatten().tolist() == [0, 0, 0, 2]
-    assert decide(logits, True).flatten().tolist() == [1, 2, 0, 2]
-
-
-def test_a_connected_region_gets_one_name() -> None:
-    labels = np.array([[1, 2, 0, 2], [0, 1, 0, 2], [2, 0, 0, 0]], dtype=np.uint8)
-    first = np.array([[0.9, 0.2, 0.9, 0.1], [0.9, 0.6, 0.9, 0.4], [0.4, 0.9, 0.9, 0.9]])
-    shares = np.stack([first, 1 - first])
-    expected = [[1, 1, 0, 2], [0, 1, 0, 2], [1, 0, 0, 0]]  # corners touch; 0.9 + 0.2 + 0.6 + 0.4 of 4 are the first's
-    np.testing.assert_array_equal(one_name(labels, shares), expected)
-    np.testing.assert_array_equal(one_name(np.zeros((3, 4), dtype=np.uint8), shares), np.zeros((3, 4)))
 
 
 # Files

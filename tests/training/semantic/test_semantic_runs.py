@@ -104,7 +104,7 @@ PUBLISHED = {
 ALL: dict[str, Any] = {
     "network": "deeplab_r50", "weights": "dino_resnet50", "output_stride": 8, "batch": 56, "learning_rate": 6e-5,
     "backbone_rate": 1.0, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999,
-    "clip": 0.0, "object_first": False,
+    "clip": 0.0,
 }  # fmt: skip
 
 

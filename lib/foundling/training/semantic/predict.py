@@ -9,8 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
 from foundling.backbones.apply import normalise
 from foundling.backbones.prepare import Prepared
@@ -94,39 +93,11 @@ def _look(
     images = torch.from_numpy(squares).to(segmenter.device).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         logits = segmenter.network(normalise(images, segmenter.mean, segmenter.std))
-        labels = decide(logits, segmenter.settings.object_first).byte().cpu().numpy()
-        if segmenter.settings.whole_objects:
-            shares = logits[:, 1:].softmax(1).cpu().numpy()
-            labels = np.stack([one_name(*both) for both in zip(labels, shares, strict=True)])
+        labels = logits.argmax(1).byte().cpu().numpy()
     for item, small in zip(batch, labels, strict=True):
         height, width = item.original
         found = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
         yield samples[item.index], np.asarray(found, dtype=np.uint8)
-
-
-def decide(logits: Float[Tensor, "image class h w"], object_first: bool) -> Int[Tensor, "image h w"]:
-    """The label of every pixel: the class with the largest logit, the first of equals.
-
-    With ``object_first``, the background only where it is likelier than all clusters together. Where a network cannot
-    tell clusters from each other, each of them is less likely than the background, on objects too.
-    """
-    if not object_first:
-        return logits.argmax(1)
-    clusters = logits[:, 1:]
-    return torch.where(clusters.logsumexp(1) > logits[:, 0], clusters.argmax(1) + 1, 0)
-
-
-def one_name(
-    labels: UInt8[np.ndarray, "height width"], shares: Float[np.ndarray, "cluster height width"]
-) -> UInt8[np.ndarray, "height width"]:
-    """The label map with one cluster in each connected region of objects: that with the largest sum of ``shares``, each
-    cluster's among all clusters at every pixel, the first of equals."""
-    count, regions = cv2.connectedComponents((labels > 0).astype(np.uint8))
-    found = labels.copy()
-    for region in range(1, count):
-        inside = regions == region
-        found[inside] = shares[:, inside].sum(axis=1).argmax() + 1
-    return found
 
 
 def segment_to_files(

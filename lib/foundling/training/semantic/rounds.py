@@ -19,7 +19,6 @@ from foundling.errors import ParameterError
 from foundling.training.checkpoints import beside
 from foundling.training.loop import Outcome
 from foundling.training.semantic.predict import load_segmenter, segment_to_files
-from foundling.training.semantic.regroup import Regrouping
 from foundling.training.semantic.settings import Semantic
 from foundling.training.semantic.task import train_semantic
 from foundling.types import Sample
@@ -38,7 +37,6 @@ def self_train(
     settings: Sequence[Semantic],
     out: Path,
     *,
-    regroup: Regrouping | None = None,
     minutes: float = math.inf,
     progress: bool = True,
     cpu: bool = False,
@@ -47,10 +45,8 @@ def self_train(
 
     ``images`` are those of each round; ``masks`` the label maps of the first round's. Round n is the run ``out_n``, as
     in :func:`foundling.training.semantic.task.train_semantic`; the label maps that it learns from, if they are the last
-    segmenter's predictions, are in the folder ``out_n_masks``. With ``regroup``, that is given these predictions, their
-    images and the folder ``out_n_regrouped``, and makes the label maps that are learned from
-    (:class:`foundling.training.semantic.regroup.Regroup`). ``minutes`` bounds this call: the rounds that are done, and
-    the one that was stopped, are returned, and another call goes on.
+    segmenter's predictions, are in the folder ``out_n_masks``. ``minutes`` bounds this call: the rounds that are done,
+    and the one that was stopped, are returned, and another call goes on.
 
     Raises :class:`ParameterError` where there are not as many sets of images as settings, and as
     :func:`train_semantic` and :func:`foundling.training.semantic.predict.segment_to_files`.
@@ -65,8 +61,6 @@ def self_train(
         if rounds:
             folder = beside(out, f"_{number}_masks")
             masks = predict_masks(rounds[-1].outcome.file, samples, folder, progress=progress, cpu=cpu)
-            if regroup is not None:
-                masks = regroup(masks, samples, beside(out, f"_{number}_regrouped"))
         left = (deadline - time.monotonic()) / 60
         run = beside(out, f"_{number}")
         outcome = train_semantic(samples, masks, told, run, minutes=left, progress=progress, cpu=cpu)

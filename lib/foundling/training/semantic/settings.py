@@ -16,12 +16,12 @@ class Semantic(Steps):
 
     objective: Literal["semantic"] = Field("semantic", description="semantic")
     network: Literal["deeplab_r50", "vit", "unet"] = Field(
-        "vit",
+        "unet",
         description="deeplab_r50: DeepLabv3 on a ResNet-50; vit: a light head on a ViT; unet: a U-Net over a small "
         "convolutional network; the paper's: deeplab_r50",
     )
     weights: str = Field(
-        "scenes_odin",
+        "scenes_objects",
         min_length=1,
         description="what the encoder starts from, in every round: a name in foundling.backbones.BACKBONES, the path "
         "of a file that `foundling train` wrote, or random; the paper's: dino_resnet50",
@@ -30,7 +30,7 @@ class Semantic(Steps):
         8, description="deeplab_r50 only: pixels a cell of the encoder's last map; the paper's: 8"
     )
     channels: int = Field(
-        64, ge=8, le=4096, description="channels of the head of a vit, and of that of a unet at its finest map"
+        32, ge=8, le=4096, description="channels of the head of a vit, and of that of a unet at its finest map"
     )
     detail: int = Field(
         16, ge=0, le=1024, description="vit only: channels, at 4 pixels a cell, that its head has of the image; 0: none"
@@ -44,32 +44,17 @@ class Semantic(Steps):
         description="side of the crop that a step sees, in pixels; the paper's: 512, 256",
     )
     test_side: int = Field(
-        128,
+        112,
         ge=32,
         le=4096,
         multiple_of=8,
         description="side of the square that an image is resized to when the segmenter is used; the paper's: 512, 256",
-    )
-    object_first: bool = Field(
-        True,
-        description="in use, a pixel is of an object where all clusters together outweigh the background, and then of "
-        "the likeliest; without it each cluster is weighed alone; the paper's: no",
-    )
-    whole_objects: bool = Field(
-        False,
-        description="in use, all of a connected region of objects is of one cluster, the likeliest over all of it; the "
-        "paper's: no",
     )
     min_area: float = Field(0.5, gt=0, description="smallest area of a crop, of the image's; the paper's: 0.5, 0.2")
     max_area: float = Field(
         1.0,
         gt=0,
         description="largest area of a crop; what is not inside the image is drawn again; the paper's: 2, 1",
-    )
-    remember: bool = Field(
-        False,
-        description="whole images, no crops: what the encoder says of them is computed once and kept in memory; only "
-        "for a vit with backbone_rate 0 and detail 0; the paper's: no",
     )
     keep_empty: bool = Field(
         False,
@@ -79,22 +64,22 @@ class Semantic(Steps):
     epochs: int = Field(
         0, ge=0, description="how often each image is seen: sets steps; 0: steps counts; the paper's: 10, then 5; 1"
     )
-    steps: int = Field(500, ge=1, description="number of steps, unless epochs is given; the paper's: epochs")
-    batch: int = Field(16, ge=2, description="images a step over all devices together; the paper's: 56")
+    steps: int = Field(1000, ge=1, description="number of steps, unless epochs is given; the paper's: epochs")
+    batch: int = Field(8, ge=2, description="images a step over all devices together; the paper's: 56")
     optimiser: Literal["adamw"] = Field(
         "adamw", description="adamw, which without a decay of weights is Adam; the paper's: Adam"
     )
     schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="of the learning rate after the warm-up; the paper's: constant"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate; the paper's: 6e-5")
+    learning_rate: float = Field(2e-3, gt=0, description="highest learning rate; the paper's: 6e-5")
     backbone_rate: float = Field(
-        0.1, ge=0, le=1, description="learning rate of the encoder, as a share; 0: it stays as it is; the paper's: 1"
+        1.0, ge=0, le=1, description="learning rate of the encoder, as a share; 0: it stays as it is; the paper's: 1"
     )
     warmup: int = Field(20, ge=0, description="steps of linear warm-up; the paper's: 0")
-    weight_decay: float = Field(0.0, ge=0, description="none for norms; the paper's: 0")
+    weight_decay: float = Field(0.01, ge=0, description="none for norms; the paper's: 0")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second decay; the paper's: 0.999")
-    clip: float = Field(0.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 0")
+    clip: float = Field(2.0, ge=0, description="largest norm of the gradient, 0: any; the paper's: 0")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the network; the loss is in fp32")
 
     @model_validator(mode="after")
@@ -103,15 +88,6 @@ class Semantic(Steps):
             raise ValueError(f"min_area = {self.min_area} must be at most max_area = {self.max_area}")
         if self.min_area > 1:
             raise ValueError(f"min_area = {self.min_area}: a crop inside the image has an area of 1 at most")
-        return self
-
-    @model_validator(mode="after")
-    def _remembered(self) -> "Semantic":
-        if self.remember and (self.network != "vit" or self.backbone_rate or self.detail):
-            raise ValueError(
-                f"remember goes with network = vit, backbone_rate = 0 and detail = 0, not with {self.network}, "
-                f"{self.backbone_rate} and {self.detail}: what is computed once must not change"
-            )
         return self
 
     @model_validator(mode="after")

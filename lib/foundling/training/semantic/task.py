@@ -57,11 +57,6 @@ def train_semantic(
     def prepare(accelerator: Accelerator) -> tuple[SemanticTask, Any]:
         if progress and accelerator.is_main_process:
             print(source.summary(), file=sys.stderr)
-        if settings.remember:
-            from foundling.training.semantic.remembered import OnRemembered, Remembered
-
-            known = OnRemembered(settings, load_encoder(settings), source.classes)
-            return known, Remembered(source, known, accelerator.device, settings.workers)
         task = SemanticTask(settings, load_encoder(settings), source.classes)
         return task, MappedSet(source, accelerator.device, settings.workers)
 
