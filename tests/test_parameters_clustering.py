@@ -95,4 +95,5 @@ def test_the_embedded_weights_of_both_networks_and_of_saliency_are_named():
     lost = {"saliency": {"lost": {"source": "lost"}}, "source": "lost", "describer": ""}
     assert set(embedded_weights(validate(FOUR, lost))) == {"scenes_odin"}
     given = {"saliency": {"source": "network", "weights": "scenes_saliency"}, "instances": {}}
-    assert set(embedded_weights(validate("06_segmenter_training", given))) == {"scenes_odin", "scenes_saliency"}
+    used = {"scenes_odin", "scenes_objects", "scenes_saliency"}
+    assert set(embedded_weights(validate("06_segmenter_training", given))) == used

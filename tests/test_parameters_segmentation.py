@@ -78,6 +78,28 @@ def test_parts_and_runs_as_they_are_asked_for():
     check_names(validate(SIX, {"saliency_backbone": "none", "proposal_backbone": "scenes_mae:random"}), "others")
 
 
+def test_mistakes_in_parts_and_networks_are_told_once(tmp_path, monkeypatch):
+    def lines(**values):
+        with pytest.raises(ParameterError) as caught:
+            check_names(validate(SIX, values), "here")
+        return str(caught.value).count("no split") + str(caught.value).count("unknown backbone")
+
+    assert lines(train_on=["single_tran"]) == lines(backbone="dino_vits17", describer="", instances={}) == 1
+    assert lines(describer="scenes_objets") == 1
+    monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
+    study = tmp_path / "s.yaml"
+    study.write_text("title: T\nnotebooks:\n  06_segmenter_training: {semantic: [], train_on: ['voc12:seg_train']}\n")
+    assert not missing(load_study(str(study)))  # never read
+
+
+def test_objects_are_described_as_in_notebook_04():
+    four = validate("04_clustering", {})
+    six = validate(SIX, {})
+    assert six.describer == four.describer and six.saliency == four.saliency[four.source]
+    assert six.description == {name: getattr(four, name) for name in six.description}
+    assert {"recipe", "descriptor", "side", "facet", "background"} == six.description.keys()
+
+
 def test_the_weights_that_segmenters_start_from_are_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDLING_DATA", str(tmp_path))
     labels = {"scenes_odin", "scenes_saliency", "scenes_objects"}

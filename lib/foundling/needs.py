@@ -155,7 +155,7 @@ def _missing_for_segmenters(parameters: SegmenterTraining) -> list[Need]:
     from foundling.saliency import NETWORKS
 
     needs = _missing_files(parameters.files(), "the segmenter's weights")
-    trained = [*(parameters.parts() if parameters.semantic else []), *parameters.later_parts()]
+    trained = [*parameters.parts(), *parameters.later_parts()] if parameters.semantic else []
     measured = [(dataset, split) for dataset, split, _ in parameters.further_parts()]
     if parameters.instances:
         trained += parameters.instance_parts()

@@ -316,7 +316,11 @@ def _unknown_describer(parameters: Clustering | SegmenterTraining) -> list[str]:
     from foundling.backbones import BACKBONES
 
     name = _describer(parameters)
-    return [] if name in BACKBONES else [f"describer: unknown backbone {name!r}{suggest(name, BACKBONES)}"]
+    return (
+        []
+        if name in BACKBONES or not parameters.describer
+        else [f"describer: unknown backbone {name!r}{suggest(name, BACKBONES)}"]
+    )
 
 
 def _wrong_parts(where: str, parts: Sequence[tuple[str, str]], remedy: str = "") -> list[str]:
@@ -340,7 +344,7 @@ def _wrong_segmentation(parameters: SegmenterTraining) -> list[str]:
     wrong = _wrong_parts("further", [(dataset, split) for dataset, split, _ in parameters.further_parts()])
     if parameters.semantic:
         wrong += _wrong_parts("train_on", parameters.parts(), "; [] trains on what is measured")
-        wrong += _wrong_parts("later_on", parameters.later_parts())
+        wrong += _wrong_parts("later_on", parameters.later_parts() if parameters.later_on else [])
     if parameters.instances:
         measured = parameters.measured_instances()
         wrong += _wrong_parts("instance_train_on", parameters.instance_parts(), "; [] trains on what is measured")

@@ -50,7 +50,9 @@ class SegmenterTraining(Parameters):
     )
     later_on: list[Part] = Field([], description="parts that later rounds are trained on; empty: those of round 1")
     train_limit: int = Field(1000, ge=0, description="images of each part of round 1, from the first; 0: all of them")
-    later_limit: int = Field(0, ge=0, description="images of each part of later rounds, from the first; 0: all of them")
+    later_limit: int = Field(
+        2000, ge=0, description="images of each part of later rounds, from the first; 0: all of them"
+    )
     saliency: dict[str, Any] = Field(
         SALIENCY,
         description="whose mask of an image is its object: {'source': …, its settings}; see notebook 04",

@@ -239,7 +239,7 @@ def test_segmenter_training(tmp_path):  # 60 s
     runs = {
         f"{kind}_seed{s}" for kind in ("iteration1", "iteration2", "iteration1_unfiltered", "instances") for s in (0, 1)
     }
-    assert set(provenance["weights"]) == {"scenes_odin", "scenes_mae", *runs}
+    assert set(provenance["weights"]) == {"scenes_odin", "scenes_objects", "scenes_mae", *runs}
     assert len(list((tmp_path / "label_maps" / "iteration2_seed1").glob("*.png"))) == 12
     assert json.loads((tmp_path / "results" / "proposals.json").read_text())
     assert {path.stem for path in (tmp_path / "results").glob("instances_seed?.json")} == {

@@ -149,7 +149,19 @@ def test_label_maps_name_what_they_show():
     labels = np.zeros((10, 10), dtype=np.int64)
     labels[2:4, 2:4], labels[6:, 6:] = 2, 255
     label_maps(ax, Image.new("L", (10, 10)), labels, {1: "one", 2: "two", 255: "ignored"}, "a $title$")
-    assert [text.get_text() for text in ax.texts] == ["two", "ignored"]
+    assert [text.get_text() for text in ax.texts] == ["ignored", "two"]  # the largest first
+    assert [text.get_position() for text in ax.texts] == [(7.5, 7.5), (2.5, 2.5)]
     tint = ax.images[1].get_array()
     assert tint[0, 0, 3] == 0 and tuple(tint[2, 2, :3]) == pytest.approx(cluster_colours(2)[1])
     assert tint[9, 9, 0] == tint[9, 9, 1]  # grey, whatever the clusters are
+
+
+def test_names_do_not_cover_one_another():
+    labels = np.ones((20, 20), dtype=np.int64)
+    labels[9:11, 4:9], labels[16:, 4:9] = 2, 3  # their middles: (9.5, 9.5) about, (9.5, 6), (17.5, 6)
+    _, ax = subplots()
+    label_maps(ax, Image.new("L", (20, 20)), labels, {1: "one", 2: "two", 3: "three"}, "")
+    assert [text.get_text() for text in ax.texts] == ["one", "three"]
+    _, ax = subplots()
+    label_maps(ax, Image.new("L", (20, 20)), labels, {1: "one", 3: "three"}, "", least=0.06)
+    assert [text.get_text() for text in ax.texts] == ["one"]  # 20 of 400 pixels

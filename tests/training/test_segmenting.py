@@ -81,6 +81,31 @@ def test_images_without_an_object_teach_nothing_and_those_that_fail_have_no_map(
     assert segmenting.map_of(nothing._replace(masks=replace(found.masks, sizes=sizes)), labels, 2) is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [({}, 5), ({"later_limit": 0, "train_on": ["multi_train"]}, 2000), ({"later_on": ["multi_val", "single_val"]}, 10),
+     ({"semantic": [{}]}, 3), ({"train_on": []}, 8)],
+)  # fmt: skip
+def test_later_rounds_may_see_more_images(dataset, changes, images):
+    told = given(**{"semantic": [{}, {}], "train_limit": 3, "later_limit": 5, **changes})
+    first = dataset if not told.train_on else dataset.subset(limit=3)
+    assert len(segmenting.later_images(told, dataset, first)) == images
+
+
+def test_another_encoder_under_the_same_name_is_another_run(dataset, found, tmp_path, monkeypatch):
+    passed = []
+    monkeypatch.setattr(segmenting, "self_train", lambda *args, **options: passed.append(args[3]) or [])
+    maps = segmenting.write_maps(
+        tmp_path / "maps", dataset.samples, found.objects, np.arange(len(found.objects)) % 2, 2
+    )
+    file = tmp_path / "encoder.safetensors"
+    for content in (b"one", b"one", b"another"):
+        file.write_bytes(content)
+        settings = [Semantic(**{**TINY, "weights": str(file)})]
+        segmenting.train_rounds([dataset.samples], maps, settings, tmp_path, "a", 0)
+    assert passed[0] == passed[1] != passed[2]
+
+
 def test_rounds_have_files_of_their_own_and_are_found_again(dataset, found, tmp_path):
     labels = np.arange(len(found.objects)) % 2
     maps = segmenting.write_maps(tmp_path / "maps", dataset.samples, found.objects, labels, 2)

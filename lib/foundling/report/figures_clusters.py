@@ -34,6 +34,7 @@ MARGIN = 0.12  # of the longer side of a box, shown around it
 SIDE = 72  # pixels of a small picture
 MAP_SIDE, MAP_WIDTH = 40, 820  # pixels of a picture on the map that one can hover over, and of that map
 HUES = 40  # colours of clusters before they begin again
+ROOM = (0.1, 0.4)  # of the height and width of a label map: names nearer to each other would cover one another
 
 STYLE = """<style>
 .fl-map { position: relative; width: %dpx; height: %dpx; border: 1px solid #e3e3e3; margin: 0.4em 0; background: #fff; }
@@ -264,19 +265,25 @@ def label_maps(
 ) -> Axes:
     """A label map over its image in grey, every label (but 0) with its colour and, in its middle, its name.
 
-    Labels of a smaller share of the pixels than ``least`` (0..1) are not named."""
+    Labels of a smaller share of the pixels than ``least`` (0..1), and those whose middle is too near to that of a
+    larger one, are not named."""
     grey = np.repeat(np.asarray(image.convert("L"))[..., None], 3, axis=2)
     ax.imshow(grey)
     tint = np.zeros((*labels.shape, 4))
     colours = cluster_colours(max((*(label for label in names if label < VOID), 1)))
-    for label in np.unique(labels[labels > 0]).tolist():
+    found, counts = np.unique(labels[labels > 0], return_counts=True)
+    named: list[tuple[float, float]] = []
+    for label in found[np.argsort(-counts, kind="stable")].tolist():
         inside = labels == label
         colour = colours[label - 1] if label <= len(colours) else to_rgb(QUIET)
         tint[inside] = (*colour, 0.75)
-        y, x = np.argwhere(inside).mean(axis=0)
+        y, x = np.argwhere(inside).mean(axis=0) / labels.shape
+        if inside.mean() < least or any(abs(y - v) < ROOM[0] and abs(x - u) < ROOM[1] for v, u in named):
+            continue
+        named.append((y, x))
         halo = [Stroke(linewidth=2.5, foreground="white"), Normal()]
-        word = names.get(label, "?") if inside.mean() >= least else ""
-        ax.text(x, y, word, ha="center", va="center", size=8.5, path_effects=halo, parse_math=False, in_layout=False)
+        place, word = (x * labels.shape[1], y * labels.shape[0]), names.get(label, "?")
+        ax.text(*place, word, ha="center", va="center", size=8.5, path_effects=halo, parse_math=False, in_layout=False)
     ax.imshow(tint, interpolation="nearest")
     ax.set_title(title, parse_math=False)
     ax.set_axis_off()

@@ -33,8 +33,7 @@ from foundling.training.instance.predict import load_instances
 from foundling.training.semantic.measure import confusions, maps_of
 from foundling.training.semantic.rounds import Round, predict_masks, self_train
 from foundling.training.semantic.settings import Semantic
-from foundling.training.settings import MAY_CHANGE
-from foundling.training.teaching import open_part
+from foundling.training.teaching import known_by, open_part, training_images
 from foundling.types import Detections, Failure, Sample
 
 OBJECTS = "objects"  # label of the one source of saliency
@@ -125,6 +124,15 @@ def own_tables(
 # Rounds
 
 
+def later_images(given: SegmenterTraining, measured: Dataset, first: Dataset) -> Dataset:
+    """The images of later rounds: of the parts that ``given`` names, or more of those of round 1, whose images are
+    ``first``; where that is trained on the images ``measured``, later rounds are."""
+    if len(given.semantic) < 2:
+        return first
+    where = "later_on" if given.later_on else "train_on"
+    return training_images(given, measured, given.later_parts(), given.later_limit, where)
+
+
 def train_rounds(
     images: Sequence[Sequence[Sample]],
     masks: PseudoMasks,
@@ -138,7 +146,7 @@ def train_rounds(
 ) -> list[Round]:
     """Rounds of self-training in ``folder``, or what an earlier call left of them; ``minutes`` (0: no limit) stop them.
 
-    Other settings, and other label maps or images, have other files. What is stopped is told. See
+    Other settings, label maps, images and encoders have other files. What is stopped is told. See
     :func:`foundling.training.semantic.rounds.self_train` for the rest.
     """
     seeded = [type(told).model_validate({**told.model_dump(), "seed": seed}) for told in settings]
@@ -152,8 +160,8 @@ def train_rounds(
 
 
 def _digest(settings: Sequence[Semantic], masks: PseudoMasks, images: Sequence[Sequence[Sample]]) -> str:
-    told = [one.model_dump(mode="json", exclude=set(MAY_CHANGE)) for one in settings]
-    text = json.dumps([told, masks.clusters, [[sample.name for sample in part] for part in images]], sort_keys=True)
+    told = [[known_by(one) for one in settings], masks.clusters, [[sample.name for sample in part] for part in images]]
+    text = json.dumps(told, sort_keys=True)
     return hashlib.sha256(text.encode() + masks.contents()).hexdigest()[:8]
 
 

@@ -21,7 +21,7 @@ from foundling.datasets import Dataset, open_dataset
 from foundling.datasets.images import read_image
 from foundling.errors import ImageError, ParameterError
 from foundling.evaluation import to_results
-from foundling.files import write_bytes, writing
+from foundling.files import checksum, write_bytes, writing
 from foundling.parameters import from_root
 from foundling.parameters_base import Parameters
 from foundling.training.detected import detect_images
@@ -30,7 +30,7 @@ from foundling.training.detection.settings import Detector
 from foundling.training.detection.task import train_detector
 from foundling.training.loop import Outcome
 from foundling.training.pseudo_labels import PseudoLabels
-from foundling.training.settings import MAY_CHANGE, Steps
+from foundling.training.settings import MAY_CHANGE
 from foundling.types import Detections, Sample
 
 
@@ -118,13 +118,20 @@ def seeded(settings: Detector, seed: int, classes: int = 1) -> Detector:
     return made
 
 
-def run_path(folder: Path, name: str, settings: Steps, labels: PseudoLabels) -> Path:
-    """Where a notebook keeps a run: a path that other settings, or other labels, do not share.
+def known_by(settings: Any) -> list[Any]:
+    """What a run of an encoder with ``settings`` is known by: what changes its result, and where its weights are a file
+    of one's own, that file's checksum."""
+    own = Path(settings.weights)
+    files = [checksum(own)] if own.is_file() else []
+    return [settings.model_dump(mode="json", exclude=set(MAY_CHANGE)), *files]
+
+
+def run_path(folder: Path, name: str, settings: Any, labels: PseudoLabels) -> Path:
+    """Where a notebook keeps a run: a path that other settings, other labels or another encoder do not share.
 
     So a run with changed settings begins anew beside the old one, and with the old settings goes on where that was.
     """
-    told = settings.model_dump(mode="json", exclude=set(MAY_CHANGE))
-    text = json.dumps([told, labels.identity], sort_keys=True)
+    text = json.dumps([*known_by(settings), labels.identity], sort_keys=True)
     return folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

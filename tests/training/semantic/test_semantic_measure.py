@@ -54,9 +54,6 @@ def test_images_without_a_map(discs: tuple[Dataset, PseudoMasks]) -> None:
     failed = Failure("4.png", 4, "damaged")
     masks = PseudoMasks((None, *masks.files[1:4], None, masks.files[5]), CLUSTERS, ("0.png",), (failed,))
     assert [sample.name for sample, _ in maps_of(masks, dataset.samples)] == ["1.png", "2.png", "3.png", "5.png"]
-    filled = {sample.name: labels for sample, labels in maps_of(masks, dataset.samples, empty=True)}
-    assert list(filled) == ["0.png", "1.png", "2.png", "3.png", "5.png"]
-    assert not filled["0.png"].any() and filled["0.png"].shape == disc(0)[1].shape
 
 
 def test_what_does_not_fit(discs: tuple[Dataset, PseudoMasks], tmp_path: Path) -> None:

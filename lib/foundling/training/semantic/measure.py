@@ -7,7 +7,7 @@ from jaxtyping import Int, UInt8
 
 from foundling.categories.pseudo_masks import PseudoMasks
 from foundling.datasets.base import Dataset
-from foundling.datasets.semantic import semantic_truth, size_of
+from foundling.datasets.semantic import semantic_truth
 from foundling.errors import ImageError, ParameterError
 from foundling.evaluation.segmentation import confusion
 from foundling.types import VOID, Failure, Sample
@@ -42,19 +42,14 @@ def confusions(
     return tables
 
 
-def maps_of(
-    masks: PseudoMasks, samples: Sequence[Sample], empty: bool = False
-) -> Iterator[tuple[Sample, UInt8[np.ndarray, "_ _"]]]:
+def maps_of(masks: PseudoMasks, samples: Sequence[Sample]) -> Iterator[tuple[Sample, UInt8[np.ndarray, "_ _"]]]:
     """Label maps on disk as :func:`confusions` takes them, one at a time.
 
-    Images without one are left out; as COMUS evaluates pseudo-masks, with ``empty``, they are all background. Raises
-    :class:`ParameterError` if there are not as many as ``samples``, and ImageError for one that is missing or damaged.
+    Images without one are left out. Raises :class:`ParameterError` if there are not as many as ``samples``, and
+    ImageError for one that is missing or damaged.
     """
     masks.check(samples)
-    unusable = {failure.index for failure in masks.failures}
     for i, sample in enumerate(samples):
         labels = masks.read(i)
         if labels is not None:
             yield sample, labels
-        elif empty and i not in unusable:
-            yield sample, np.zeros(size_of(sample), dtype=np.uint8)

@@ -71,14 +71,10 @@ class VitSegmenter(Segmenter):
         super().__init__()
         self.encoder, self.head = vit, LightHead(vit.embed_dim, classes, channels, detail)
 
-    def tokens(self, images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image width r c"]:
-        """What the encoder says of every patch."""
+    def logits(self, images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image class r c"]:
         encoder: Any = self.encoder
         maps: list[Tensor] = encoder.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
-        return maps[0]
-
-    def logits(self, images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image class r c"]:
-        return self.head(self.tokens(images), images)
+        return self.head(maps[0], images)
 
 
 class UnetSegmenter(Segmenter):
@@ -91,7 +87,7 @@ class UnetSegmenter(Segmenter):
         self.encoder, self.head = features, Decoder(features.feature_info.channels(), classes, channels)
 
     def logits(self, images: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image class r c"]:
-        return self.head(self.encoder(images.contiguous(memory_format=torch.channels_last)))  # faster
+        return self.head(self.encoder(images.contiguous(memory_format=torch.channels_last)))
 
 
 class Decoder(nn.Module):
@@ -136,11 +132,10 @@ class LightHead(nn.Module):
         self.name = nn.Sequential(nn.Dropout(DROPOUT), nn.Conv2d(channels, classes, 1))
 
     def forward(
-        self, tokens: Float[Tensor, "image width r c"], images: Float[Tensor, "image 3 h w"] | None
+        self, tokens: Float[Tensor, "image width r c"], images: Float[Tensor, "image 3 h w"]
     ) -> Float[Tensor, "image class rows columns"]:
-        """``images`` may be missing where no detail of theirs is to be seen."""
         maps = self.tokens(tokens)
-        if self.detail is not None and self.mix is not None and images is not None:
+        if self.detail is not None and self.mix is not None:
             size = [side // DETAIL_STRIDE for side in images.shape[-2:]]
             maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
             maps = self.mix(torch.cat([maps, self.detail(images)], 1))

@@ -17,8 +17,8 @@ class Semantic(Steps):
     objective: Literal["semantic"] = Field("semantic", description="semantic")
     network: Literal["deeplab_r50", "vit", "unet"] = Field(
         "unet",
-        description="deeplab_r50: DeepLabv3 on a ResNet-50; vit: a light head on a ViT; unet: a U-Net over a small "
-        "convolutional network; the paper's: deeplab_r50",
+        description="deeplab_r50: DeepLabv3 on a ResNet-50; unet: a U-Net over a small convolutional network, such as "
+        "scenes_objects; vit: a light head on a ViT, such as scenes_odin; the paper's: deeplab_r50",
     )
     weights: str = Field(
         "scenes_objects",
