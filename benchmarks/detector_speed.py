@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from foundling.datasets.scenes import render_scene
+from foundling.discovery.export import encode_mask
 from foundling.studies import read_mapping
 from foundling.training.detection.settings import Detector
 from foundling.training.detection.task import train_detector
@@ -42,17 +43,19 @@ def settings_for(network: str, arguments: argparse.Namespace) -> Detector:
 
 
 def photos(folder: Path, count: int) -> tuple[list[Sample], PseudoLabels]:
-    """Scenes as JPEG files, each with the box of its object."""
+    """Scenes as JPEG files, each with the box and the mask of its object."""
     samples, images = [], []
     for i in range(count):
         pixels, masks, _ = render_scene(i, 512, "single")
         path = folder / f"{i}.jpg"
         Image.fromarray(pixels[:HEIGHT, :WIDTH]).save(path, quality=95)
-        rows, columns = np.nonzero(masks[0][:HEIGHT, :WIDTH])
+        mask = np.asarray(masks[0][:HEIGHT, :WIDTH], dtype=bool)
+        rows, columns = np.nonzero(mask)
         if len(rows):
             box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], dtype=np.float64)
             samples.append(Sample(path.name, path, i))
-            images.append(ImageLabels(path.name, i, (HEIGHT, WIDTH), box, np.zeros(1, np.int64)))
+            kind, found = np.zeros(1, np.int64), (encode_mask(mask),)
+            images.append(ImageLabels(path.name, i, (HEIGHT, WIDTH), box, kind, found))
     return samples, PseudoLabels(tuple(images))
 
 

@@ -19,6 +19,7 @@ SIX = "06_segmenter_training"
         ({"seeds": [1, 1]}, "seeds is [1, 1]: give each once"),
         ({"further": ["scenes"]}, "further.0 = 'scenes', of type str, is not legal"),
         ({"instance_part": "a:b:c"}, "instance_part = 'a:b:c', of type str, is not legal"),
+        ({"semantic": [{"begin": "teacher"}]}, "semantic.1.begin is teacher, but nobody taught before round 1"),
         ({"semantic": [{"settings": "scenes_semantic"}], "later_on": ["multi_train"]}, "but there is no later round"),
         ({"semantic": [{"settings": "scenes_instances"}]}, "unknown objective 'solo'. Legal: semantic"),
         ({"semantic": [{"stepps": 5}]}, "semantic.1: unknown parameter 'stepps' (value 5): did you mean 'steps'?"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from labelled_discs import CLUSTERS, settings, write_discs
 
 from foundling.datasets.base import Dataset
@@ -36,6 +37,25 @@ def test_two_rounds(tmp_path: Path) -> None:
     assert alone.file.read_bytes() == two.outcome.file.read_bytes()
     again = self_train(images, masks, told, tmp_path / "run", progress=False)
     assert [r.outcome.file.read_bytes() for r in again] == [r.outcome.file.read_bytes() for r in (one, two)]
+
+
+def test_a_round_may_begin_with_what_its_teacher_learned(tmp_path: Path) -> None:
+    samples, masks = write_discs(tmp_path, 8)
+    first = settings(steps=20, learning_rate=0.01)
+    still = settings(steps=2, warmup=1, learning_rate=1e-12, begin="teacher", keep_empty=True)
+    one, two = self_train([samples] * 2, masks, [first, still], tmp_path / "run", progress=False)
+    before, after = (dict(load_segmenter(r.outcome.file).network.named_parameters()) for r in (one, two))
+    anew = self_train(
+        [samples] * 2, masks, [first, still.model_copy(update={"begin": "encoder"})], tmp_path / "anew", progress=False
+    )[1]
+    other = dict(load_segmenter(anew.outcome.file).network.named_parameters())
+    assert all(torch.allclose(after[name], value, atol=1e-6) for name, value in before.items())
+    assert not all(torch.allclose(other[name], value, atol=1e-3) for name, value in before.items())
+    with pytest.raises(ParameterError, match="begin is teacher, but there is none"):
+        train_semantic(samples, masks, still, tmp_path / "none", progress=False)
+    wider = still.model_copy(update={"channels": 16})
+    with pytest.raises(ParameterError, match=r"run_1\.safetensors is another network than this round trains"):
+        train_semantic(samples, masks, wider, tmp_path / "wider", teacher=one.outcome.file, progress=False)
 
 
 def test_datasets_joined(tmp_path: Path) -> None:

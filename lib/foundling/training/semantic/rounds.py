@@ -1,7 +1,8 @@
 """Iterative self-training (COMUS, Alg. 2): a segmenter learns from found label maps, the next one from its predictions.
 
-Every round begins anew from the encoder's own weights. The images of a later round may be others than those of the
-first, and more: a network does not know by heart what it has not seen (Sec. 3.2).
+In the paper every round begins anew from the encoder's own weights; here its settings say so (``begin``). The images of
+a later round may be others than those of the first, and more: a network does not know by heart what it has not seen
+(Sec. 3.2).
 """
 
 import math
@@ -63,7 +64,8 @@ def self_train(
             masks = predict_masks(rounds[-1].outcome.file, samples, folder, progress=progress, cpu=cpu)
         left = (deadline - time.monotonic()) / 60
         run = beside(out, f"_{number}")
-        outcome = train_semantic(samples, masks, told, run, minutes=left, progress=progress, cpu=cpu)
+        teacher = rounds[-1].outcome.file if rounds else None
+        outcome = train_semantic(samples, masks, told, run, teacher=teacher, minutes=left, progress=progress, cpu=cpu)
         rounds.append(Round(masks, outcome))
         if not outcome.finished:
             break

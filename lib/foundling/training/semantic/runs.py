@@ -30,15 +30,16 @@ def train_on_maps(
     :func:`foundling.training.semantic.predict.load_segmenter` and :func:`foundling.datasets.open_dataset`.
     """
     samples = open_images(settings)
-    if settings.maps:
+    teacher = _path(settings.teacher) if settings.teacher else None
+    if teacher is None:
         masks = open_maps(_path(settings.maps), samples, settings.clusters)
     else:
         processes = PartialState(cpu=cpu or not torch.cuda.is_available(), timeout=PATIENCE)
         shown = progress and processes.is_main_process
         with processes.main_process_first():
-            masks = predict_masks(_path(settings.teacher), samples, beside(out, "_masks"), progress=shown, cpu=cpu)
+            masks = predict_masks(teacher, samples, beside(out, "_masks"), progress=shown, cpu=cpu)
     told = Semantic(**settings.model_dump(include=set(Semantic.model_fields)))  # wherever images and maps lie
-    return train_semantic(samples, masks, told, out, minutes=minutes, progress=progress, cpu=cpu)
+    return train_semantic(samples, masks, told, out, teacher=teacher, minutes=minutes, progress=progress, cpu=cpu)
 
 
 def _path(given: str) -> Path:

@@ -23,8 +23,13 @@ class Semantic(Steps):
     weights: str = Field(
         "scenes_objects",
         min_length=1,
-        description="what the encoder starts from, in every round: a name in foundling.backbones.BACKBONES, the path "
+        description="what the encoder starts from: a name in foundling.backbones.BACKBONES, the path "
         "of a file that `foundling train` wrote, or random; the paper's: dino_resnet50",
+    )
+    begin: Literal["encoder", "teacher"] = Field(
+        "encoder",
+        description="a later round begins with the encoder's weights and a new head, or with all that the teacher, the "
+        "segmenter of the round before, has learned; the paper's: encoder",
     )
     output_stride: Literal[8, 16, 32] = Field(
         8, description="deeplab_r50 only: pixels a cell of the encoder's last map; the paper's: 8"
@@ -64,7 +69,7 @@ class Semantic(Steps):
     epochs: int = Field(
         0, ge=0, description="how often each image is seen: sets steps; 0: steps counts; the paper's: 10, then 5; 1"
     )
-    steps: int = Field(1000, ge=1, description="number of steps, unless epochs is given; the paper's: epochs")
+    steps: int = Field(1300, ge=1, description="number of steps, unless epochs is given; the paper's: epochs")
     batch: int = Field(8, ge=2, description="images a step over all devices together; the paper's: 56")
     optimiser: Literal["adamw"] = Field(
         "adamw", description="adamw, which without a decay of weights is Adam; the paper's: Adam"
@@ -117,4 +122,6 @@ class SemanticOnMaps(Semantic, OnDataset):
             raise ValueError("give either maps, a folder of label maps, or teacher, the file of a segmenter")
         if bool(self.maps) != bool(self.clusters):
             raise ValueError("clusters is the number of clusters of maps: give both, or neither and a teacher")
+        if self.begin == "teacher" and not self.teacher:
+            raise ValueError("begin is teacher, but none is given: round 1 begins with the encoder")
         return self

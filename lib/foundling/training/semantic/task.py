@@ -25,6 +25,7 @@ from foundling.training.semantic.networks import load_encoder, make_segmenter
 from foundling.training.semantic.settings import Semantic
 from foundling.training.semantic.views import Crops, make_crops
 from foundling.training.task import Task
+from foundling.training.trained import read_network
 from foundling.types import VOID, Sample
 
 METHOD = "semantic"  # what an exported file says it is
@@ -36,6 +37,7 @@ def train_semantic(
     settings: Semantic,
     out: Path,
     *,
+    teacher: Path | None = None,
     minutes: float = math.inf,
     progress: bool = True,
     cpu: bool = False,
@@ -45,12 +47,16 @@ def train_semantic(
     Images without a map, or with nothing on it, are left out; which and why is said on stderr where ``progress`` is
     shown. ``out`` names the run, as in :func:`foundling.training.loop.carry_out`: ``out.safetensors`` is the segmenter,
     which :func:`foundling.training.semantic.predict.load_segmenter` reads, ``out.state`` what a later call goes on
-    from, ``out.history.csv`` the loss, and the share of pixels that get the label of their map.
+    from, ``out.history.csv`` the loss, and the share of pixels that get the label of their map. ``teacher`` is the file
+    of the segmenter that the label maps are of, where the settings say to begin with what it has learned.
 
     Raises as :class:`foundling.training.semantic.images.MappedImages`; ParameterError if there are fewer images than a
-    batch, epochs give no step, or ``out.state`` is of another run; WeightsError if that or the encoder's weights are
-    damaged or missing; and what the loop raises.
+    batch, epochs give no step, ``out.state`` is of another run, or a ``teacher`` to begin with is missing or another
+    network; WeightsError if one of these files or the encoder's weights are damaged or missing; and what the loop
+    raises.
     """
+    if settings.begin == "teacher" and teacher is None:
+        raise ParameterError("begin is teacher, but there is none: the first round begins with the encoder")
     source = MappedImages(samples, masks, settings.keep_empty)
     settings = with_steps(settings, len(source))
 
@@ -58,9 +64,27 @@ def train_semantic(
         if progress and accelerator.is_main_process:
             print(source.summary(), file=sys.stderr)
         task = SemanticTask(settings, load_encoder(settings), source.classes)
+        if settings.begin == "teacher" and teacher is not None:
+            begin_with(teacher, task.segmenter)
         return task, MappedSet(source, accelerator.device, settings.workers)
 
     return carry_out(settings, out, prepare, minutes, progress, cpu)
+
+
+def begin_with(teacher: Path, segmenter: nn.Module) -> None:
+    """Put the parameters in a segmenter's file into ``segmenter``.
+
+    Raises WeightsError for a file that is missing, damaged or of something else; ParameterError if it is of another
+    network.
+    """
+    tensors, _ = read_network(teacher, METHOD, "semantic segmenter", "train_semantic", ())
+    try:
+        segmenter.load_state_dict(tensors)
+    except RuntimeError:
+        raise ParameterError(
+            f"{teacher} is another network than this round trains: give both rounds the same network, weights, "
+            "channels and clusters, or begin with the encoder"
+        ) from None
 
 
 def with_steps(settings: Semantic, images: int) -> Semantic:
