@@ -20,8 +20,8 @@ def test_true_masks_are_learned(tmp_path: Path) -> None:
     held_out = open_dataset("scenes", split="single_val", size=128).subset(limit=150).samples
     told = recipe({"settings": "scenes_instances", "steps": 600, "seed": 1}, "check", {"solo": Solo})
     outcome = train_instances(train, labels_of_targets(train), told, tmp_path / "run", progress=False, cpu=True)
-    found = dict(segment_instances(load_instances(outcome.file), held_out))
-    results = to_results({sample.image_id: one for sample, one in found.items()})
+    found = segment_instances(load_instances(outcome.file), held_out)
+    results = to_results({sample.image_id: one for sample, one in found})
     values = class_agnostic(results, held_out, resamples=0).values
     print({name: value.value for name, value in values.items()})
     assert values["AP50"].value is not None and values["AP50"].value >= 70
