@@ -9,6 +9,7 @@ files of 500×375 pixels (scenes, cut), as large as those of VOC, with a box eac
 
 import argparse
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def photos(folder: Path, count: int) -> tuple[list[Sample], PseudoLabels]:
     return samples, PseudoLabels(tuple(images))
 
 
+def print_speed(network: str, history: Sequence[Mapping[str, float]]) -> None:
+    """A row of the table: the medians of the steps that count."""
+    rows = history[WARM:]
+    speed, waiting = (float(np.median([row[name] for row in rows])) for name in ("images_per_second", "waiting"))
+    print(f"| {network} | {speed:.1f} | {100 * waiting:.1f} % |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=FILES, action="append")
@@ -73,11 +81,8 @@ def main() -> None:
         data = photos(Path(folder), 2 * arguments.batch)
         for network in arguments.network or FILES:
             settings, out = settings_for(network, arguments), Path(folder) / network
-            rows = train_detector(*data, settings, out, progress=False, cpu=arguments.device == "cpu").history[WARM:]
-            speed, waiting = (
-                float(np.median([row[name] for row in rows])) for name in ("images_per_second", "waiting")
-            )
-            print(f"| {network} | {speed:.1f} | {100 * waiting:.1f} % |", flush=True)
+            outcome = train_detector(*data, settings, out, progress=False, cpu=arguments.device == "cpu")
+            print_speed(network, outcome.history)
 
 
 if __name__ == "__main__":

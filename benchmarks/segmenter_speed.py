@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detector_speed import WARM, photos
+from detector_speed import WARM, photos, print_speed
 
 from foundling.categories.pseudo_masks import PseudoMasks
 from foundling.datasets.index_masks import write_labels
@@ -82,11 +82,7 @@ def main() -> None:
                 outcome = train_semantic(samples, maps, settings, out, progress=False, cpu=cpu)
             else:
                 outcome = train_instances(samples, labels, settings, out, progress=False, cpu=cpu)
-            rows = outcome.history[WARM:]
-            speed, waiting = (
-                float(np.median([row[name] for row in rows])) for name in ("images_per_second", "waiting")
-            )
-            print(f"| {network} | {speed:.1f} | {100 * waiting:.1f} % |", flush=True)
+            print_speed(network, outcome.history)
 
 
 if __name__ == "__main__":

@@ -125,10 +125,10 @@ class SegmenterTraining(Parameters):
                 raise ValueError(f"{name} is {values}: give each once")
         if self.later_on and len(self.semantic) < 2:
             raise ValueError(f"later_on is {self.later_on}, but there is no later round: give semantic another one")
-        if self.semantic and self.rounds()[0].begin == "teacher":
-            raise ValueError("semantic.1.begin is teacher, but nobody taught before round 1: begin with the encoder")
         check_description(self.description)
-        self.rounds()
+        rounds = self.rounds()
+        if rounds and rounds[0].begin == "teacher":
+            raise ValueError("semantic.1.begin is teacher, but nobody taught before round 1: begin with the encoder")
         self.segmenter()
         return self
 
